@@ -1,0 +1,12 @@
+module sandbar.dev/lib
+
+go 1.26.0
+
+toolchain go1.26.8
+
+require (
+	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/sys v0.40.0
+)
+
+require github.com/vishvananda/netns v0.0.5 // indirect
