@@ -1,0 +1,63 @@
+/** Names and labels of everything that Sandbar creates; a cluster's objects are found by label, never by name pattern. */
+
+/** The parts of a cluster that run as containers of their own. */
+export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store'] as const;
+export type Component = (typeof COMPONENTS)[number];
+
+export const DEFAULT_CLUSTER_NAME = 'dev';
+
+export const LABELS = {
+  /** Name of the cluster that a Docker object belongs to. */
+  cluster: 'dev.sandbar.cluster',
+  component: 'dev.sandbar.component',
+  /** Id of the resource within its cluster, e.g. `container/agent`. */
+  resource: 'dev.sandbar.resource',
+  /** JSON object: section of the resource → hash of what Docker was given. */
+  fingerprint: 'dev.sandbar.fingerprint',
+} as const;
+
+/** Label on Kubernetes objects that Sandbar applies, and the annotation with the hash of what was applied. */
+export const OBJECT_LABEL = 'app.kubernetes.io/managed-by';
+export const OBJECT_LABEL_VALUE = 'sandbar';
+export const OBJECT_HASH = 'sandbar.dev/hash';
+
+/** Label with which manifests named in `sandbar.yaml` are told apart from the built-in objects. */
+export const OBJECT_ORIGIN = 'sandbar.dev/origin';
+
+const CLUSTER_NAME = /^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/;
+
+/** Why a cluster name is not usable, or undefined when it is. 32 characters keep every derived name within DNS's 63. */
+export function clusterNameProblem(clusterName: string): string | undefined {
+  if (CLUSTER_NAME.test(clusterName)) return undefined;
+  return `cluster name "${clusterName}" is not usable: up to 32 lower-case letters, digits and inner hyphens`;
+}
+
+/** The nearest usable name, for the hint that goes with a refused one. */
+export function suggestClusterName(text: string): string {
+  const cleaned = text
+    .toLowerCase()
+    .replace(/[^a-z0-9-]+/g, '-')
+    .slice(0, 32)
+    .replace(/^-+|-+$/g, '');
+  return cleaned === '' ? DEFAULT_CLUSTER_NAME : cleaned;
+}
+
+export function networkName(clusterName: string): string {
+  return `sandbar-${clusterName}`;
+}
+
+export function containerName(clusterName: string, component: string): string {
+  return `sandbar-${clusterName}-${component}`;
+}
+
+export function volumeName(clusterName: string, volume: string): string {
+  return `sandbar-${clusterName}-${volume}`;
+}
+
+export function contextName(clusterName: string): string {
+  return `sandbar-${clusterName}`;
+}
+
+export function nodeName(clusterName: string): string {
+  return `sandbar-${clusterName}`;
+}

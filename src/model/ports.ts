@@ -1,0 +1,201 @@
+/** The outside world as the operations see it. Adapters implement these; tests have in-memory ones. */
+import type { Readable } from 'node:stream';
+import type { ContainerFile, ContainerSpec, ContainerState, Fingerprint, KubernetesObject } from './resources.ts';
+
+export type EngineInfo = {
+  /** Engine version, e.g. `20.10.24`. */
+  readonly version: string;
+  readonly apiVersion: string;
+  readonly operatingSystem: string;
+  /** As the engine names it: `x86_64`, `aarch64`. */
+  readonly architecture: string;
+  /** `cgroup` version: 1 or 2. */
+  readonly cgroupVersion: number;
+  readonly dataRoot: string;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly hasContainerdImageStore: boolean;
+  /** The engine's own HTTP proxies. */
+  readonly isRootless: boolean;
+};
+
+export type Labels = Readonly<Record<string, string>>;
+
+export type ContainerSummary = {
+  readonly id: string;
+  readonly name: string;
+  readonly state: ContainerState;
+  /** Docker's own words, e.g. `Up 3 minutes`. */
+  readonly status: string;
+  readonly imageRef: string;
+  readonly labels: Labels;
+  readonly ports: readonly { readonly hostPort: number; readonly containerPort: number }[];
+  /** Address on the cluster's network; empty while it does not run. */
+  readonly address: string;
+};
+
+export type NetworkSummary = {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Labels;
+  readonly subnets: readonly string[];
+};
+
+export type VolumeSummary = { readonly name: string; readonly labels: Labels };
+
+export type ExecResult = { readonly exitCode: number; readonly stdout: string; readonly stderr: string };
+
+/** A container engine. Removing what is not there and stopping what is stopped succeed. */
+export type Runtime = {
+  info(): Promise<EngineInfo>;
+  /** Containers with this label, stopped ones included; `value` narrows it to one value. */
+  listContainers(label: { readonly key: string; readonly value?: string }): Promise<readonly ContainerSummary[]>;
+  listVolumes(label: { readonly key: string; readonly value?: string }): Promise<readonly VolumeSummary[]>;
+  /** Every network of the engine: their subnets must not clash. */
+  listNetworks(): Promise<readonly NetworkSummary[]>;
+  /** Image id for a reference, or undefined when it is not there. */
+  findImageId(imageRef: string): Promise<string | undefined>;
+  createNetwork(network: {
+    readonly name: string;
+    readonly subnet: string;
+    readonly gateway: string;
+    readonly labels: Labels;
+  }): Promise<void>;
+  removeNetwork(name: string): Promise<void>;
+  createVolume(volume: { readonly name: string; readonly labels: Labels }): Promise<void>;
+  removeVolume(name: string): Promise<void>;
+  /** Creates a container without starting it and writes its files. Returns its id. */
+  createContainer(container: ContainerSpec, files: readonly ContainerFile[], labels: Labels): Promise<string>;
+  startContainer(ref: string): Promise<void>;
+  stopContainer(ref: string, options: { readonly timeoutS: number }): Promise<void>;
+  removeContainer(ref: string): Promise<void>;
+  inspectState(
+    ref: string,
+  ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined>;
+  /** Content of a file inside a container, running or not; undefined when it is not there. */
+  readFile(ref: string, path: string): Promise<string | undefined>;
+  exec(
+    ref: string,
+    command: readonly string[],
+    options?: { readonly stdin?: Readable | string; readonly signal?: AbortSignal },
+  ): Promise<ExecResult>;
+  /** Lines of a container's log, the oldest first. Ends with the log, or with the signal when following. */
+  logs(
+    ref: string,
+    options: {
+      readonly tail?: number;
+      readonly isFollowing?: boolean;
+      readonly since?: string;
+      readonly signal?: AbortSignal;
+    },
+  ): AsyncIterable<string>;
+  /** `docker save` of one image as a tar stream. */
+  saveImage(imageRef: string, options: { readonly platform?: string }): Promise<Readable>;
+  inspectImage(imageRef: string): Promise<ImageSummary | undefined>;
+};
+
+export type ImageSummary = {
+  readonly id: string;
+  readonly tags: readonly string[];
+  readonly os: string;
+  readonly architecture: string;
+  readonly sizeBytes: number;
+  /** Uncompressed layer digests, lowest first. */
+  readonly layers: readonly string[];
+};
+
+/** Where and as whom an API server is reached. PEM texts. */
+export type ApiAccess = {
+  readonly server: string;
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+};
+
+/** A cluster's API server. */
+export type Cluster = {
+  /** GET of a path such as `/readyz`; `status` 0 when nothing answers. */
+  get(
+    path: string,
+    options?: { readonly timeoutMs?: number },
+  ): Promise<{ readonly status: number; readonly body: string }>;
+  /** Objects of a kind; an empty list when the kind is not served. */
+  list(
+    kind: { readonly apiVersion: string; readonly kind: string },
+    options: { readonly labelSelector?: string; readonly namespace?: string },
+  ): Promise<readonly KubernetesObject[]>;
+  /** Server-side apply, forced: the object is as given afterwards in every field that it names. */
+  apply(object: KubernetesObject): Promise<void>;
+  remove(object: KubernetesObject): Promise<void>;
+  close(): void;
+};
+
+/** An S3 endpoint. */
+export type ObjectStore = {
+  listBuckets(): Promise<readonly { readonly name: string; readonly created: string }[]>;
+  /** Creating a bucket that is there already succeeds. */
+  createBucket(bucket: { readonly name: string; readonly hasVersioning: boolean }): Promise<void>;
+  isVersioned(bucketName: string): Promise<boolean>;
+  /** Refuses a bucket that is not empty unless `isForced`: then every version of every object goes first. */
+  removeBucket(bucketName: string, options: { readonly isForced: boolean }): Promise<void>;
+};
+
+/** The user's machine: files, processes, environment. */
+export type Host = {
+  readonly platform: NodeJS.Platform;
+  /** As Node names it: `x64`, `arm64`. */
+  readonly architecture: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly homeDirectory: string;
+  readonly workingDirectory: string;
+  /** Where downloads and built host programs are kept. */
+  readonly cacheDirectory: string;
+  /** Where logs and locks are kept. */
+  readonly stateDirectory: string;
+  readonly isRoot: boolean;
+  /** Content of a file, or undefined when it is not there. */
+  readFile(path: string): Promise<string | undefined>;
+  /** Writes through a temporary file and a rename, following a symbolic link at `path`. */
+  writeFileAtomically(path: string, content: string | Buffer, mode: number): Promise<void>;
+  removeFile(path: string): Promise<void>;
+  /** True when nothing listens on 127.0.0.1:port (or 0.0.0.0:port). */
+  isPortFree(port: number): Promise<boolean>;
+  /** Who listens there, e.g. `nginx (pid 411)`, where it can be known. */
+  findPortOwner(port: number): Promise<string | undefined>;
+  /** IPv4 subnets that the host routes to, in CIDR notation. */
+  listRoutes(): Promise<readonly string[]>;
+  freeDiskBytes(path: string): Promise<number | undefined>;
+  /** Runs `work` while no other process holds the lock of this name; the lock ends with its process, however that dies. */
+  withLock<T>(
+    name: string,
+    options: { readonly onWait: (holder: string) => void; readonly signal?: AbortSignal },
+    work: () => Promise<T>,
+  ): Promise<T>;
+  /** HTTP GET; `status` 0 when nothing answers. Certificates are not checked: only for probes on loopback. */
+  httpGet(
+    url: string,
+    options: { readonly timeoutMs: number },
+  ): Promise<{ readonly status: number; readonly body: string }>;
+};
+
+export type Clock = {
+  now(): number;
+  /** Rejects with the signal's reason when it is aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+};
+
+/** Everything an operation may touch. */
+export type Ports = {
+  readonly runtime: Runtime;
+  readonly host: Host;
+  readonly clock: Clock;
+  connectCluster(access: ApiAccess): Cluster;
+  connectObjectStore(access: {
+    readonly endpoint: string;
+    readonly accessKeyId: string;
+    readonly secretAccessKey: string;
+    readonly region: string;
+  }): ObjectStore;
+};
+
+export type { Fingerprint };

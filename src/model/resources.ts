@@ -1,0 +1,132 @@
+/** Desired resources, what was observed of them, and the plan between both. Docker and Kubernetes in our own words. */
+import type { Component } from './names.ts';
+import type { BucketSpec } from './spec.ts';
+
+/** Stable within a cluster: `network`, `volume/datastore`, `container/agent`, `object/Service/kube-system/kube-dns`, `bucket/pictures`. */
+export type ResourceId = string;
+
+/** Owner of a row on the screen: a component, or the ground that all stand on. */
+export type Owner = Component | 'network' | 'objects' | 'kubeconfig';
+
+type ResourceBase = { readonly id: ResourceId; readonly owner: Owner; readonly dependsOn: readonly ResourceId[] };
+
+export type NetworkResource = ResourceBase & {
+  readonly kind: 'network';
+  readonly name: string;
+  readonly subnet: string;
+  readonly gateway: string;
+};
+
+export type VolumeResource = ResourceBase & {
+  readonly kind: 'volume';
+  readonly name: string;
+  /** Says in a plan and in a question what goes with it. */
+  readonly holds: string;
+};
+
+/** A file written into a container after its creation and before its start; never visible in `docker inspect`. */
+export type ContainerFile = { readonly path: string; readonly mode: number; readonly content: string };
+
+/** Published on 127.0.0.1 only. */
+export type PublishedPort = { readonly hostPort: number; readonly containerPort: number };
+
+/**
+ * `none`: every capability dropped but those listed. `node`: all that the engine grants (`--privileged`, else the
+ * capability list of images/README.md); which of both it became is not part of the resource.
+ */
+export type Privileges =
+  { readonly level: 'none'; readonly capabilities: readonly string[] } | { readonly level: 'node' };
+
+export type ContainerSpec = {
+  readonly name: string;
+  readonly hostname: string;
+  readonly imageRef: string;
+  readonly networkName: string;
+  readonly address: string;
+  readonly ports: readonly PublishedPort[];
+  readonly volumes: readonly { readonly volumeName: string; readonly path: string }[];
+  readonly tmpfs: readonly string[];
+  readonly hasReadOnlyRoot: boolean;
+  readonly privileges: Privileges;
+  /** Extra lines of /etc/hosts; `host-gateway` stands for the host as the engine knows it. */
+  readonly extraHosts: readonly { readonly host: string; readonly address: string }[];
+  readonly stopTimeoutS: number;
+};
+
+/** How it is known that a container does its work; `exec` runs inside it. */
+export type Probe =
+  | {
+      readonly kind: 'http';
+      readonly url: string;
+      readonly acceptedStatuses: readonly number[];
+      readonly timeoutMs: number;
+    }
+  | { readonly kind: 'exec'; readonly command: readonly string[]; readonly timeoutMs: number }
+  | { readonly kind: 'api-ready'; readonly timeoutMs: number }
+  | { readonly kind: 'node-ready'; readonly nodeName: string; readonly timeoutMs: number };
+
+export type ContainerResource = ResourceBase & {
+  readonly kind: 'container';
+  readonly owner: Component;
+  readonly container: ContainerSpec;
+  readonly files: readonly ContainerFile[];
+  readonly probes: readonly Probe[];
+};
+
+export type KubernetesObject = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly [field: string]: unknown;
+};
+
+export type ObjectResource = ResourceBase & { readonly kind: 'object'; readonly object: KubernetesObject };
+
+export type BucketResource = ResourceBase & { readonly kind: 'bucket'; readonly bucket: BucketSpec };
+
+export type Resource = NetworkResource | VolumeResource | ContainerResource | ObjectResource | BucketResource;
+
+/** Section of a resource → hash of what Docker or Kubernetes is given for it. Sections that differ name the cause. */
+export type Fingerprint = Readonly<Record<string, string>>;
+
+export type ContainerState = 'created' | 'running' | 'paused' | 'restarting' | 'exited' | 'dead' | 'removing';
+
+/** What was found of a resource of this cluster. */
+export type ObservedResource = {
+  readonly id: ResourceId;
+  readonly kind: Resource['kind'];
+  readonly owner: Owner;
+  /** Docker's id or name, with which it is removed or started. */
+  readonly ref: string;
+  /** Empty when it carries none: it was not finished, or is not ours to compare. */
+  readonly fingerprint: Fingerprint;
+  /** Containers only. */
+  readonly containerState?: ContainerState;
+};
+
+export type ObservedState = ReadonlyMap<ResourceId, ObservedResource>;
+
+export type Step = {
+  /** Unique in its plan: `create container/agent`. */
+  readonly id: string;
+  readonly owner: Owner;
+  /** Why it is needed, in the user's words. */
+  readonly cause: string;
+  /** Ids of steps that must have succeeded before. */
+  readonly dependsOn: readonly string[];
+  readonly losesData: boolean;
+} & (
+  | { readonly verb: 'create'; readonly resource: Resource }
+  | { readonly verb: 'update'; readonly resource: Resource }
+  | { readonly verb: 'start'; readonly resource: ContainerResource; readonly observed: ObservedResource }
+  | { readonly verb: 'remove'; readonly observed: ObservedResource }
+  | { readonly verb: 'wait'; readonly resource: ContainerResource }
+);
+
+/** Steps in an order in which every step stands after those it depends on. */
+export type Plan = readonly Step[];

@@ -1,0 +1,55 @@
+/** What the user asked for, complete: every default is filled in, every path absolute, every value checked. */
+
+/** A port on 127.0.0.1. `isFixed`: the user named it, so a taken port is an error; else the next free one is used. */
+export type PortWish = { readonly port: number; readonly isFixed: boolean };
+
+export type BucketSpec = { readonly name: string; readonly hasVersioning: boolean };
+
+export type MirrorSpec = {
+  /** Registry host as image names have it, e.g. `docker.io`. */
+  readonly registry: string;
+  /** Base URLs tried in this order before the registry itself. */
+  readonly endpoints: readonly string[];
+};
+
+export type FileContent = { readonly path: string; readonly content: string };
+
+export type ProxySettings = { readonly httpProxy: string; readonly httpsProxy: string; readonly noProxy: string };
+
+export type ClusterSpec = {
+  readonly name: string;
+  readonly kubernetes: {
+    readonly featureGates: Readonly<Record<string, boolean>>;
+    readonly apiServerArguments: Readonly<Record<string, string>>;
+    readonly controllerManagerArguments: Readonly<Record<string, string>>;
+    readonly schedulerArguments: Readonly<Record<string, string>>;
+    readonly kubeletArguments: Readonly<Record<string, string>>;
+    /** Fields of upstream's KubeletConfiguration, merged over ours. */
+    readonly kubeletConfiguration: Readonly<Record<string, unknown>>;
+  };
+  readonly network: {
+    /** IPv4 CIDR of the Docker network, or undefined: a free /24 is chosen. */
+    readonly subnet: string | undefined;
+    readonly podSubnet: string;
+    readonly serviceSubnet: string;
+  };
+  readonly ports: {
+    readonly api: PortWish;
+    readonly http: PortWish;
+    readonly https: PortWish;
+    readonly objectStore: PortWish;
+    readonly objectStoreConsole: PortWish;
+  };
+  readonly ingress: { readonly isEnabled: boolean };
+  readonly objectStore: {
+    readonly isEnabled: boolean;
+    readonly region: string;
+    readonly buckets: readonly BucketSpec[];
+  };
+  /** Extra CA certificates (PEM) that the node trusts when it pulls images. */
+  readonly caCertificates: readonly FileContent[];
+  readonly mirrors: readonly MirrorSpec[];
+  /** Kubernetes manifests (YAML) applied by `up`, in this order. */
+  readonly manifests: readonly FileContent[];
+  readonly proxy: ProxySettings;
+};
