@@ -140,6 +140,10 @@ export type ObjectStore = {
   removeBucket(bucketName: string, options: { readonly isForced: boolean }): Promise<void>;
 };
 
+export type DirectoryEntry = { readonly name: string; readonly isDirectory: boolean };
+
+export type InotifyLimits = { readonly maxUserInstances: number; readonly maxUserWatches: number };
+
 /** The user's machine: files, processes, environment. */
 export type Host = {
   readonly platform: NodeJS.Platform;
@@ -157,7 +161,13 @@ export type Host = {
   readFile(path: string): Promise<string | undefined>;
   /** Writes through a temporary file and a rename, following a symbolic link at `path`. */
   writeFileAtomically(path: string, content: string | Buffer, mode: number): Promise<void>;
+  /** Creates a file that must not be there yet; false when it is. */
+  createFile(path: string, content: string, mode: number): Promise<boolean>;
   removeFile(path: string): Promise<void>;
+  /** When a file was last written (milliseconds of the epoch), or undefined when it is not there. */
+  findModifiedMs(path: string): Promise<number | undefined>;
+  /** Entries of a directory, or undefined when it is not one. */
+  listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined>;
   /** True when nothing listens on 127.0.0.1:port (or 0.0.0.0:port). */
   isPortFree(port: number): Promise<boolean>;
   /** Who listens there, e.g. `nginx (pid 411)`, where it can be known. */
@@ -165,6 +175,9 @@ export type Host = {
   /** IPv4 subnets that the host routes to, in CIDR notation. */
   listRoutes(): Promise<readonly string[]>;
   freeDiskBytes(path: string): Promise<number | undefined>;
+  /** Limits that all containers of the host share, or undefined where the host has none of its own (not Linux). */
+  findInotifyLimits(): Promise<InotifyLimits | undefined>;
+  isProcessAlive(pid: number): boolean;
   /** Runs `work` while no other process holds the lock of this name; the lock ends with its process, however that dies. */
   withLock<T>(
     name: string,
