@@ -14,15 +14,15 @@ export const LABELS = {
   resource: 'dev.sandbar.resource',
   /** JSON object: section of the resource → hash of what Docker was given. */
   fingerprint: 'dev.sandbar.fingerprint',
+  /** JSON array of published ports: Docker does not list those of a stopped container. */
+  ports: 'dev.sandbar.ports',
 } as const;
 
-/** Label on Kubernetes objects that Sandbar applies, and the annotation with the hash of what was applied. */
-export const OBJECT_LABEL = 'app.kubernetes.io/managed-by';
-export const OBJECT_LABEL_VALUE = 'sandbar';
-export const OBJECT_HASH = 'sandbar.dev/hash';
-
-/** Label with which manifests named in `sandbar.yaml` are told apart from the built-in objects. */
+/** Label on the Kubernetes objects that Sandbar applies: `built-in`, or `manifest` for those named in `sandbar.yaml`. */
 export const OBJECT_ORIGIN = 'sandbar.dev/origin';
+
+/** Annotation with the hash of what was applied. */
+export const OBJECT_HASH = 'sandbar.dev/hash';
 
 const CLUSTER_NAME = /^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/;
 

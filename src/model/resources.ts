@@ -25,7 +25,13 @@ export type VolumeResource = ResourceBase & {
 };
 
 /** A file written into a container after its creation and before its start; never visible in `docker inspect`. */
-export type ContainerFile = { readonly path: string; readonly mode: number; readonly content: string };
+export type ContainerFile = {
+  readonly path: string;
+  readonly mode: number;
+  readonly content: string;
+  /** Says nothing about how the container runs, so that a change of it alone is no reason to replace the container. */
+  readonly isInert?: boolean;
+};
 
 /** Published on 127.0.0.1 only. */
 export type PublishedPort = { readonly hostPort: number; readonly containerPort: number };
@@ -53,17 +59,14 @@ export type ContainerSpec = {
   readonly stopTimeoutS: number;
 };
 
-/** How it is known that a container does its work; `exec` runs inside it. */
-export type Probe =
-  | {
-      readonly kind: 'http';
-      readonly url: string;
-      readonly acceptedStatuses: readonly number[];
-      readonly timeoutMs: number;
-    }
-  | { readonly kind: 'exec'; readonly command: readonly string[]; readonly timeoutMs: number }
-  | { readonly kind: 'api-ready'; readonly timeoutMs: number }
-  | { readonly kind: 'node-ready'; readonly nodeName: string; readonly timeoutMs: number };
+/** How it is known that a container does its work. Each is asked again until it holds or its time is over. */
+export type Probe = { readonly timeoutMs: number } & (
+  | { readonly kind: 'http'; readonly url: string; readonly acceptedStatuses: readonly number[] }
+  /** A command that waits by itself and ends with 0 when it is so. */
+  | { readonly kind: 'exec'; readonly containerName: string; readonly command: readonly string[] }
+  /** An API path answers 200; with `condition`, the object there has that status condition true. */
+  | { readonly kind: 'api'; readonly path: string; readonly condition?: string }
+);
 
 export type ContainerResource = ResourceBase & {
   readonly kind: 'container';
@@ -107,6 +110,8 @@ export type ObservedResource = {
   readonly fingerprint: Fingerprint;
   /** Containers only. */
   readonly containerState?: ContainerState;
+  /** Kubernetes objects only: what is there. */
+  readonly object?: KubernetesObject;
 };
 
 export type ObservedState = ReadonlyMap<ResourceId, ObservedResource>;

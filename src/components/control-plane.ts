@@ -1,0 +1,94 @@
+import { IDENTITY_PATH } from '../model/identity.ts';
+import { containerName, networkName, volumeName } from '../model/names.ts';
+import type { ContainerFile, ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
+import { addressesIn, clusterRoutes, type ComponentContext } from './context.ts';
+import { jsonFile, textFile } from './files.ts';
+
+/** etcd, API server, controller manager and scheduler in one process; `objects` are there before it says it is ready. */
+export function controlPlane(
+  context: ComponentContext,
+  objects: readonly KubernetesObject[],
+): readonly (VolumeResource | ContainerResource)[] {
+  const { spec, subnet, ports, imageRefs } = context;
+  const volumes: VolumeResource[] = [
+    {
+      kind: 'volume',
+      id: 'volume/pki',
+      owner: 'control-plane',
+      dependsOn: [],
+      name: volumeName(spec.name, 'pki'),
+      holds: 'the certificates, keys and credentials',
+    },
+    {
+      kind: 'volume',
+      id: 'volume/datastore',
+      owner: 'control-plane',
+      dependsOn: [],
+      name: volumeName(spec.name, 'datastore'),
+      holds: 'every Kubernetes object',
+    },
+  ];
+  const container: ContainerResource = {
+    kind: 'container',
+    id: 'container/control-plane',
+    owner: 'control-plane',
+    dependsOn: ['network', ...volumes.map((volume) => volume.id)],
+    container: {
+      name: containerName(spec.name, 'control-plane'),
+      hostname: containerName(spec.name, 'control-plane'),
+      imageRef: imageRefs['control-plane'],
+      networkName: networkName(spec.name),
+      address: addressesIn(subnet).controlPlane,
+      ports: [{ hostPort: ports.api, containerPort: 6443 }],
+      volumes: [
+        { volumeName: volumeName(spec.name, 'pki'), path: '/etc/sandbar' },
+        { volumeName: volumeName(spec.name, 'datastore'), path: '/var/lib/etcd' },
+      ],
+      tmpfs: ['/run', '/tmp'],
+      hasReadOnlyRoot: true,
+      privileges: { level: 'none', capabilities: ['NET_ADMIN'] },
+      extraHosts: [],
+      stopTimeoutS: 10,
+    },
+    files: controlPlaneFiles(context, objects),
+    probes: [
+      { kind: 'api', path: '/readyz', timeoutMs: 60_000 },
+      { kind: 'api', path: '/api/v1/namespaces/default/serviceaccounts/default', timeoutMs: 30_000 },
+    ],
+  };
+  return [...volumes, container];
+}
+
+function controlPlaneFiles(context: ComponentContext, objects: readonly KubernetesObject[]): readonly ContainerFile[] {
+  const { spec, identity } = context;
+  const { kubernetes, network } = spec;
+  const pairs = {
+    ca: identity.ca,
+    apiserver: identity.certificates.apiserver,
+    'apiserver-kubelet-client': identity.certificates['apiserver-kubelet-client'],
+    'front-proxy-client': identity.certificates['front-proxy-client'],
+  };
+  return [
+    jsonFile('/etc/sandbar/config.json', {
+      address: addressesIn(context.subnet).controlPlane,
+      advertisePort: 6443,
+      serviceSubnet: network.serviceSubnet,
+      podSubnet: network.podSubnet,
+      routes: clusterRoutes(context),
+      featureGates: kubernetes.featureGates,
+      apiServerArguments: kubernetes.apiServerArguments,
+      controllerManagerArguments: kubernetes.controllerManagerArguments,
+      schedulerArguments: kubernetes.schedulerArguments,
+    }),
+    ...Object.entries(pairs).flatMap(([name, pair]) => [
+      textFile(`/etc/sandbar/pki/${name}.crt`, pair.certificate),
+      textFile(`/etc/sandbar/pki/${name}.key`, pair.key),
+    ]),
+    textFile('/etc/sandbar/pki/front-proxy-ca.crt', identity.frontProxyCa.certificate),
+    textFile('/etc/sandbar/pki/sa.key', identity.serviceAccount.privateKey),
+    textFile('/etc/sandbar/pki/sa.pub', identity.serviceAccount.publicKey),
+    // Objects that changed are applied to the running API server; the identity is compared through the files above.
+    { ...jsonFile('/etc/sandbar/objects.json', objects), isInert: true },
+    { ...jsonFile(IDENTITY_PATH, identity), isInert: true },
+  ];
+}

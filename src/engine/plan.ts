@@ -1,0 +1,163 @@
+/** Desired and observed in, steps out. Pure: the plan is data that is printed, asked about, or applied. */
+import { changedSections, fingerprintOf } from './fingerprint.ts';
+import type {
+  ContainerResource,
+  ObservedResource,
+  ObservedState,
+  Plan,
+  Resource,
+  ResourceId,
+  Step,
+} from '../model/resources.ts';
+
+/**
+ * Compares and plans. Same fingerprint and running: no step but the wait that proves it. `scope` holds the kinds that
+ * were observed: an observed resource of these kinds that is not desired is removed.
+ */
+export function plan(desired: readonly Resource[], observed: ObservedState): Plan {
+  const desiredIds = new Set(desired.map((resource) => resource.id));
+  const orphans = [...observed.values()].filter((resource) => !desiredIds.has(resource.id));
+  const decisions = decide(desired, observed);
+  const removals = [
+    ...orphans.map((orphan) => removal(orphan, 'no longer wanted', orphan.kind !== 'container' && orphan.kind !== 'network')),
+    ...desired.flatMap((resource) => {
+      const decision = decisions.get(resource.id);
+      return decision?.verb === 'replace' ? [removal(decision.observed, decision.cause, false)] : [];
+    }),
+  ];
+  const additions = desired.flatMap((resource) => stepsFor(resource, decisions.get(resource.id)));
+  return inOrder(link([...removals, ...additions], desired));
+}
+
+/** True when nothing would change: every step only waits. */
+export function isConverged(steps: Plan): boolean {
+  return steps.every((step) => step.verb === 'wait');
+}
+
+/** One line a step, as `--dry-run` prints it. */
+export function formatPlan(steps: Plan): string {
+  return steps
+    .filter((step) => step.verb !== 'wait')
+    .map((step) => `${step.id} (${step.cause})${step.losesData ? ' — loses data' : ''}`)
+    .join('\n');
+}
+
+type Decision =
+  | { readonly verb: 'keep' }
+  | { readonly verb: 'create'; readonly cause: string }
+  | { readonly verb: 'update'; readonly cause: string }
+  | { readonly verb: 'start'; readonly cause: string; readonly observed: ObservedResource }
+  | { readonly verb: 'replace'; readonly cause: string; readonly observed: ObservedResource };
+
+function decide(desired: readonly Resource[], observed: ObservedState): ReadonlyMap<ResourceId, Decision> {
+  const decisions = new Map<ResourceId, Decision>();
+  for (const resource of desired) {
+    const own = compare(resource, observed.get(resource.id));
+    const network = resource.kind === 'container' ? decisions.get('network') : undefined;
+    const found = observed.get(resource.id);
+    // A network can only be removed when nothing is attached to it.
+    const isMoved = network !== undefined && network.verb !== 'keep' && found !== undefined && own.verb !== 'replace';
+    decisions.set(resource.id, isMoved ? { verb: 'replace', cause: 'its network is new', observed: found } : own);
+  }
+  return decisions;
+}
+
+function compare(resource: Resource, observed: ObservedResource | undefined): Decision {
+  if (observed === undefined) return { verb: 'create', cause: 'missing' };
+  const changed = changedSections(fingerprintOf(resource), observed.fingerprint);
+  if (resource.kind === 'object' || resource.kind === 'bucket') {
+    return changed.length === 0 ? { verb: 'keep' } : { verb: 'update', cause: 'differs from what is wanted' };
+  }
+  if (resource.kind === 'container' && observed.containerState === 'created') {
+    return { verb: 'replace', cause: 'an earlier run was interrupted', observed };
+  }
+  if (changed.length > 0) return { verb: 'replace', cause: `${changed.join(', ')} changed`, observed };
+  if (resource.kind !== 'container' || observed.containerState === 'running') return { verb: 'keep' };
+  // A container that restarts over and over is started anew too: the wait then tells why it does not stay up.
+  return { verb: 'start', cause: `it is ${observed.containerState ?? 'stopped'}`, observed };
+}
+
+function stepsFor(resource: Resource, decision: Decision | undefined): readonly Step[] {
+  const steps: Step[] = [];
+  const base = { owner: resource.owner, dependsOn: [], losesData: false };
+  switch (decision?.verb) {
+    case 'create':
+    case 'replace':
+      steps.push({ ...base, verb: 'create', id: `create ${resource.id}`, cause: decision.cause, resource });
+      break;
+    case 'update':
+      steps.push({ ...base, verb: 'update', id: `update ${resource.id}`, cause: decision.cause, resource });
+      break;
+    case 'start':
+      if (resource.kind === 'container') {
+        const { cause, observed } = decision;
+        steps.push({ ...base, verb: 'start', id: `start ${resource.id}`, cause, resource, observed });
+      }
+      break;
+    case 'keep':
+    case undefined:
+      break;
+  }
+  if (resource.kind === 'container' && resource.probes.length > 0) steps.push(waitFor(resource));
+  return steps;
+}
+
+function waitFor(resource: ContainerResource): Step {
+  return {
+    verb: 'wait',
+    id: `wait ${resource.id}`,
+    owner: resource.owner,
+    cause: 'it has to answer',
+    dependsOn: [],
+    losesData: false,
+    resource,
+  };
+}
+
+function removal(observed: ObservedResource, cause: string, losesData: boolean): Step {
+  return { verb: 'remove', id: `remove ${observed.id}`, owner: observed.owner, cause, dependsOn: [], losesData, observed };
+}
+
+/** Fills in `dependsOn`: own removal before creation, containers off a network before it goes, dependencies first. */
+function link(steps: readonly Step[], desired: readonly Resource[]): Plan {
+  const ids = new Set(steps.map((step) => step.id));
+  const containerRemovals = steps
+    .filter((step) => step.verb === 'remove' && step.observed.kind === 'container')
+    .map((step) => step.id);
+  const existing = (...candidates: readonly string[]): readonly string[] => candidates.filter((id) => ids.has(id));
+  const resourcesById = new Map(desired.map((resource) => [resource.id, resource]));
+  const readiness = (id: ResourceId): readonly string[] =>
+    existing(`create ${id}`, `update ${id}`, `start ${id}`, ...(needsReady(id) ? [`wait ${id}`] : []));
+  return steps.map((step) => {
+    if (step.verb === 'remove') {
+      const waitsForContainers = step.observed.kind === 'network' || step.observed.kind === 'volume';
+      return { ...step, dependsOn: waitsForContainers ? containerRemovals : [] };
+    }
+    const { id } = step.resource;
+    if (step.verb === 'wait') return { ...step, dependsOn: existing(`create ${id}`, `start ${id}`) };
+    const needs = resourcesById.get(id)?.dependsOn ?? [];
+    return { ...step, dependsOn: [...existing(`remove ${id}`), ...needs.flatMap(readiness)] };
+  });
+}
+
+/** Buckets and objects need a container that answers; containers only need that networks and volumes exist. */
+function needsReady(id: ResourceId): boolean {
+  return id.startsWith('container/');
+}
+
+/** Topological order, stable otherwise. */
+function inOrder(steps: Plan): Plan {
+  const done = new Set<string>();
+  const ordered: Step[] = [];
+  let open = [...steps];
+  while (open.length > 0) {
+    const ready = open.filter((step) => step.dependsOn.every((id) => done.has(id)));
+    if (ready.length === 0) throw new Error(`steps depend on each other: ${open.map((step) => step.id).join(', ')}`);
+    for (const step of ready) {
+      done.add(step.id);
+      ordered.push(step);
+    }
+    open = open.filter((step) => !done.has(step.id));
+  }
+  return ordered;
+}

@@ -1,0 +1,118 @@
+/** Waits until a container does its work; says why it does not. */
+import { SandbarError } from '../model/errors.ts';
+import type { Clock, Cluster, Host, Runtime } from '../model/ports.ts';
+import type { ContainerResource, Probe } from '../model/resources.ts';
+
+/** Between two questions to a component that is starting: short beside what is waited for, long beside the question. */
+const PAUSE_MS = 40;
+/** Between two looks at whether the container still runs. */
+const STATE_CHECK_MS = 500;
+const LOG_LINES = 20;
+
+export type WaitPorts = {
+  readonly runtime: Runtime;
+  readonly host: Host;
+  readonly clock: Clock;
+  readonly cluster: Cluster;
+};
+
+/** Resolves when every probe of the container holds; rejects with its last answer and log when it fails or takes too long. */
+export async function waitUntilReady(
+  resource: ContainerResource,
+  ports: WaitPorts,
+  options: { readonly timeoutMs?: number | undefined; readonly signal: AbortSignal },
+): Promise<void> {
+  for (const probe of resource.probes) {
+    await waitForProbe(resource, { ...probe, timeoutMs: options.timeoutMs ?? probe.timeoutMs }, ports, options.signal);
+  }
+}
+
+async function waitForProbe(
+  resource: ContainerResource,
+  probe: Probe,
+  ports: WaitPorts,
+  signal: AbortSignal,
+): Promise<void> {
+  const { clock } = ports;
+  const deadline = clock.now() + probe.timeoutMs;
+  let nextStateCheck = clock.now() + STATE_CHECK_MS;
+  for (;;) {
+    signal.throwIfAborted();
+    const answer = await ask(probe, ports, signal);
+    if (answer === undefined) return;
+    const now = clock.now();
+    if (now >= nextStateCheck) {
+      await checkStillRuns(resource, ports.runtime);
+      nextStateCheck = now + STATE_CHECK_MS;
+    }
+    if (now >= deadline) {
+      throw new SandbarError(
+        'TIMED_OUT',
+        `${resource.owner} was not ready after ${String(Math.round(probe.timeoutMs / 1000))} s: ${answer}`,
+        {
+          details: await lastLines(resource, ports.runtime),
+          hint: `sandbar logs ${resource.owner} shows more; sandbar up tries again`,
+        },
+      );
+    }
+    await clock.sleep(PAUSE_MS, signal);
+  }
+}
+
+/** Undefined when the probe holds, else what was seen instead. */
+export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): Promise<string | undefined> {
+  switch (probe.kind) {
+    case 'http': {
+      const { status } = await ports.host.httpGet(probe.url, { timeoutMs: 2_000 });
+      return probe.acceptedStatuses.includes(status) ? undefined : `${probe.url}: ${describeStatus(status)}`;
+    }
+    case 'api': {
+      const { status, body } = await ports.cluster.get(probe.path, { timeoutMs: 2_000 });
+      if (status !== 200) return `${probe.path}: ${describeStatus(status)}`;
+      return probe.condition === undefined ? undefined : conditionProblem(body, probe.condition);
+    }
+    case 'exec': {
+      try {
+        const { exitCode, stderr } = await ports.runtime.exec(probe.containerName, probe.command, { signal });
+        return exitCode === 0 ? undefined : stderr.trim() || `${probe.command.join(' ')} ended with ${String(exitCode)}`;
+      } catch (error) {
+        // Not running, or restarting: the state check tells which, once it has lasted.
+        if (error instanceof SandbarError) return error.message;
+        throw error;
+      }
+    }
+  }
+}
+
+function conditionProblem(body: string, condition: string): string | undefined {
+  type Status = { status?: { conditions?: { type: string; status: string; message?: string }[] } };
+  const conditions = (JSON.parse(body) as Status).status?.conditions ?? [];
+  const found = conditions.find((entry) => entry.type === condition);
+  return found?.status === 'True' ? undefined : `not ${condition}: ${found?.message ?? 'not reported yet'}`;
+}
+
+function describeStatus(status: number): string {
+  return status === 0 ? 'no answer' : `HTTP ${String(status)}`;
+}
+
+async function checkStillRuns(resource: ContainerResource, runtime: Runtime): Promise<void> {
+  const state = await runtime.inspectState(resource.container.name);
+  const isGone = state === undefined || state.state === 'exited' || state.state === 'dead';
+  const isFailing = state?.state === 'restarting' && state.exitCode !== 0;
+  if (!isGone && !isFailing) return;
+  const end = state === undefined ? 'is gone' : `ended with exit code ${String(state.exitCode)} ${state.error}`.trim();
+  throw new SandbarError('COMPONENT_FAILED', `${resource.owner} ${end}`, {
+    details: await lastLines(resource, runtime),
+    hint: `sandbar logs ${resource.owner} shows more; after a change of sandbar.yaml, sandbar up tries again`,
+  });
+}
+
+async function lastLines(resource: ContainerResource, runtime: Runtime): Promise<readonly string[]> {
+  const lines: string[] = [];
+  try {
+    for await (const line of runtime.logs(resource.container.name, { tail: LOG_LINES })) lines.push(line);
+  } catch {
+    // The failure itself is reported; that its log cannot be had must not hide it.
+  }
+  return lines.slice(-LOG_LINES);
+}

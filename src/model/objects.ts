@@ -1,0 +1,9 @@
+import type { KubernetesObject } from './resources.ts';
+
+/** `object/Service/kube-system/kube-dns`, `object/Ingress.networking.k8s.io/default/web`: unique within a cluster. */
+export function objectIdOf(object: KubernetesObject): string {
+  const [group, version] = object.apiVersion.split('/');
+  const kind = version === undefined ? object.kind : `${object.kind}.${group ?? ''}`;
+  const { namespace, name } = object.metadata;
+  return ['object', kind, namespace, name].filter((part) => part !== undefined).join('/');
+}
