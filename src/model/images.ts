@@ -1,0 +1,154 @@
+/** The images that Sandbar builds, and their names: each is named by the hash of what it is made from. */
+import type { Component } from './names.ts';
+import { hashOf } from './hash.ts';
+
+/** Images that are run or copied from; `base` and `builder` only serve to build these. */
+export const RUNTIME_IMAGES = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'kubectl'] as const;
+export type RuntimeImageName = (typeof RUNTIME_IMAGES)[number];
+export type ImageName = RuntimeImageName | 'base' | 'builder';
+
+/** The ordinary base; a bootstrapped one holds the same packages. */
+export const BASE_IMAGE = { ref: 'debian:trixie-slim', suite: 'trixie' } as const;
+
+/** A system and architecture as Go names them, e.g. `darwin`, `arm64`. */
+export type Target = { readonly os: string; readonly architecture: string };
+
+/** A file below `images/`. */
+export type ImageSource = { readonly path: string; readonly isExecutable: boolean; readonly digest: string };
+
+export type ImagePlan = {
+  readonly name: ImageName;
+  /** `sandbar/<name>:<hash>` */
+  readonly ref: string;
+  /** Files below `images/` that are its build context and, with `buildArguments`, its hash. */
+  readonly sources: readonly ImageSource[];
+  readonly dockerfile: string;
+  readonly buildArguments: Readonly<Record<string, string>>;
+  readonly dependsOn: readonly ImageName[];
+};
+
+export type ImagePlans = ReadonlyMap<ImageName, ImagePlan>;
+
+export type BuildOptions = {
+  /** What happens just now, in one line. */
+  readonly onProgress: (text: string) => void;
+  readonly signal?: AbortSignal | undefined;
+};
+
+/** Where images come from and go to. Failures are SandbarErrors; an aborted signal rejects with its reason. */
+export type ImageBuilder = {
+  /** Every file below `images/`. */
+  listSources(): Promise<readonly ImageSource[]>;
+  findImage(ref: string): Promise<{ readonly id: string; readonly sizeBytes: number } | undefined>;
+  tag(ref: string, newRef: string): Promise<void>;
+  pull(ref: string, options: BuildOptions): Promise<void>;
+  push(ref: string, options: BuildOptions): Promise<void>;
+  /** Gives the base its name: an ordinary image from a registry, or one made from packages where none answers. */
+  provideBase(plan: ImagePlan, options: BuildOptions): Promise<void>;
+  build(plan: ImagePlan, options: BuildOptions): Promise<void>;
+};
+
+type ImageDefinition = {
+  readonly name: ImageName;
+  readonly folders: readonly string[];
+  /** Build argument → image that it names. */
+  readonly from: Readonly<Record<string, ImageName>>;
+};
+
+/** In building order. */
+const DEFINITIONS: readonly ImageDefinition[] = [
+  { name: 'base', folders: ['base'], from: {} },
+  { name: 'builder', folders: ['builder'], from: { BASE: 'base' } },
+  { name: 'control-plane', folders: ['control-plane', 'kubernetes', 'lib'], from: { BUILDER: 'builder' } },
+  {
+    name: 'agent',
+    folders: ['agent', 'containerd', 'kubernetes', 'lib'],
+    from: { BASE: 'base', BUILDER: 'builder' },
+  },
+  { name: 'dns', folders: ['dns', 'lib'], from: { BUILDER: 'builder' } },
+  { name: 'ingress', folders: ['ingress', 'lib'], from: { BUILDER: 'builder' } },
+  { name: 'object-store', folders: ['object-store', 'lib'], from: { BUILDER: 'builder' } },
+  { name: 'kubectl', folders: ['kubectl', 'kubernetes', 'lib'], from: { BUILDER: 'builder' } },
+];
+
+/** Names every image for an engine's architecture and, for kubectl, the host that it is to run on. */
+export function planImages(
+  sources: readonly ImageSource[],
+  platform: { readonly engineArchitecture: string; readonly kubectlTarget: Target },
+): ImagePlans {
+  const plans = new Map<ImageName, ImagePlan>();
+  for (const definition of DEFINITIONS) {
+    plans.set(definition.name, planImage(definition, { sources, plans, ...platform }));
+  }
+  return plans;
+}
+
+/** The image that a component's container runs. */
+export function imageOf(component: Component): RuntimeImageName {
+  return component;
+}
+
+/** `x86_64` and `x64` are `amd64`, `aarch64` is `arm64`: one name for what engines, Node and Go name differently. */
+export function goArchitecture(architecture: string): string {
+  const names: Readonly<Record<string, string>> = { x86_64: 'amd64', x64: 'amd64', aarch64: 'arm64' };
+  return names[architecture] ?? architecture;
+}
+
+/** Go's name for Node's platform. */
+export function goSystem(platform: NodeJS.Platform): string {
+  return platform === 'win32' ? 'windows' : platform;
+}
+
+/** Where an image lies in a repository that a team shares: `registry.example/team/sandbar/dns:1f2e…`. */
+export function publishedRef(repository: string, plan: ImagePlan): string {
+  return `${repository.replace(/\/+$/, '')}/${plan.ref.slice('sandbar/'.length)}`;
+}
+
+export function getPlan(plans: ImagePlans, name: ImageName): ImagePlan {
+  const plan = plans.get(name);
+  if (plan === undefined) throw new Error(`no plan for image ${name}`);
+  return plan;
+}
+
+function planImage(
+  definition: ImageDefinition,
+  context: {
+    readonly sources: readonly ImageSource[];
+    readonly plans: ImagePlans;
+    readonly engineArchitecture: string;
+    readonly kubectlTarget: Target;
+  },
+): ImagePlan {
+  const sources = context.sources
+    .filter((source) => definition.folders.some((folder) => source.path.startsWith(`${folder}/`)))
+    .filter((source) => isBuilt(source.path))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+  const buildArguments: Record<string, string> = {};
+  for (const [argument, name] of Object.entries(definition.from)) {
+    buildArguments[argument] = getPlan(context.plans, name).ref;
+  }
+  if (definition.name === 'kubectl') {
+    buildArguments['TARGET_OS'] = context.kubectlTarget.os;
+    buildArguments['TARGET_ARCH'] = context.kubectlTarget.architecture;
+  }
+  const hash = hashOf({
+    sources,
+    buildArguments,
+    // A kubectl is the same file whichever engine compiles it, but an image has an architecture.
+    architecture: context.engineArchitecture,
+    base: definition.name === 'base' ? BASE_IMAGE : undefined,
+  });
+  return {
+    name: definition.name,
+    ref: `sandbar/${definition.name}:${hash}`,
+    sources,
+    dockerfile: `${definition.name}/Dockerfile`,
+    buildArguments,
+    dependsOn: Object.values(definition.from),
+  };
+}
+
+/** Tests and texts are no part of a program, so changing them makes no new image. */
+function isBuilt(path: string): boolean {
+  return !path.endsWith('_test.go') && !path.endsWith('.md');
+}

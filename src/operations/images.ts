@@ -1,0 +1,201 @@
+import type { Emit } from '../model/events.ts';
+import {
+  getPlan,
+  goArchitecture,
+  goSystem,
+  planImages,
+  publishedRef,
+  RUNTIME_IMAGES,
+  type ImageBuilder,
+  type ImageName,
+  type ImagePlan,
+  type ImagePlans,
+  type RuntimeImageName,
+  type Target,
+} from '../model/images.ts';
+import { LABELS } from '../model/names.ts';
+import type { Clock, Host, Runtime } from '../model/ports.ts';
+
+export type ImagePorts = {
+  readonly images: ImageBuilder;
+  readonly runtime: Runtime;
+  readonly host: Host;
+  readonly clock: Clock;
+};
+
+export type ListedImage = {
+  readonly name: RuntimeImageName;
+  readonly ref: string;
+  readonly isPresent: boolean;
+  /** Zero while it is missing. */
+  readonly sizeBytes: number;
+  /** Names of the containers that run it. */
+  readonly usedBy: readonly string[];
+};
+
+type ResolveOptions = {
+  readonly names: readonly RuntimeImageName[];
+  /** A repository to pull missing images from, as `registry.example/team/sandbar`. */
+  readonly repository?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+};
+
+/** Makes the images present: already here, or pulled from the repository when one is set, or built. Returns their references. */
+export async function resolveImages(
+  ports: ImagePorts,
+  emit: Emit,
+  options: ResolveOptions,
+): Promise<ReadonlyMap<RuntimeImageName, string>> {
+  const resolution = new Resolution(ports, emit, { ...options, plans: await currentPlans(ports) });
+  const refs = new Map<RuntimeImageName, string>();
+  for (const name of options.names) refs.set(name, await resolution.resolve(name));
+  return refs;
+}
+
+/** `image build`: builds what is missing; the repository is not asked. */
+export async function buildImages(
+  ports: ImagePorts,
+  emit: Emit,
+  options: { readonly names?: readonly RuntimeImageName[]; readonly signal?: AbortSignal | undefined },
+): Promise<ReadonlyMap<RuntimeImageName, string>> {
+  return resolveImages(ports, emit, { names: options.names ?? RUNTIME_IMAGES, signal: options.signal });
+}
+
+/** `image ls` */
+export async function listImages(ports: ImagePorts): Promise<readonly ListedImage[]> {
+  const [plans, containers] = await Promise.all([
+    currentPlans(ports),
+    ports.runtime.listContainers({ key: LABELS.cluster }),
+  ]);
+  return Promise.all(
+    RUNTIME_IMAGES.map(async (name) => {
+      const { ref } = getPlan(plans, name);
+      const image = await ports.images.findImage(ref);
+      const usedBy = containers.filter((container) => container.imageRef === ref).map((container) => container.name);
+      return { name, ref, isPresent: image !== undefined, sizeBytes: image?.sizeBytes ?? 0, usedBy };
+    }),
+  );
+}
+
+/** `image publish REPOSITORY`: builds what is missing, then pushes every image, so that others pull instead of building. */
+export async function publishImages(
+  ports: ImagePorts,
+  emit: Emit,
+  options: { readonly repository: string; readonly signal?: AbortSignal | undefined },
+): Promise<readonly string[]> {
+  const plans = await currentPlans(ports);
+  await buildImages(ports, emit, { signal: options.signal });
+  const published: string[] = [];
+  for (const name of RUNTIME_IMAGES) {
+    const plan = getPlan(plans, name);
+    const ref = publishedRef(options.repository, plan);
+    await inPhase(
+      ports.clock,
+      emit,
+      { phase: `image ${name}`, doing: 'pushing', done: `pushed ${ref}` },
+      (onProgress) =>
+        ports.images.tag(plan.ref, ref).then(() => ports.images.push(ref, { onProgress, signal: options.signal })),
+    );
+    published.push(ref);
+  }
+  return published;
+}
+
+/** One run of resolving: an image that several others are built from is provided once. */
+class Resolution {
+  readonly #ports: ImagePorts;
+  readonly #emit: Emit;
+  readonly #plans: ImagePlans;
+  readonly #repository: string | undefined;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(
+    ports: ImagePorts,
+    emit: Emit,
+    options: {
+      readonly plans: ImagePlans;
+      readonly repository?: string | undefined;
+      readonly signal?: AbortSignal | undefined;
+    },
+  ) {
+    this.#ports = ports;
+    this.#emit = emit;
+    this.#plans = options.plans;
+    this.#repository = options.repository;
+    this.#signal = options.signal;
+  }
+
+  async resolve(name: ImageName): Promise<string> {
+    const plan = getPlan(this.#plans, name);
+    this.#signal?.throwIfAborted();
+    if ((await this.#ports.images.findImage(plan.ref)) !== undefined) return plan.ref;
+    if (!(await this.#pull(plan))) await this.#build(plan);
+    return plan.ref;
+  }
+
+  /** False when there is no repository or it does not have the image: then it is built. */
+  async #pull(plan: ImagePlan): Promise<boolean> {
+    if (this.#repository === undefined || plan.name === 'base' || plan.name === 'builder') return false;
+    const ref = publishedRef(this.#repository, plan);
+    const texts = { phase: `image ${plan.name}`, doing: `pulling ${ref}`, done: `pulled ${ref}` };
+    try {
+      await inPhase(this.#ports.clock, this.#emit, texts, async (onProgress) => {
+        await this.#ports.images.pull(ref, { onProgress, signal: this.#signal });
+        await this.#ports.images.tag(ref, plan.ref);
+      });
+      return true;
+    } catch (error) {
+      this.#signal?.throwIfAborted();
+      this.#emit({
+        type: 'warning',
+        text: error instanceof Error ? error.message : String(error),
+        hint: 'it is built instead',
+      });
+      return false;
+    }
+  }
+
+  async #build(plan: ImagePlan): Promise<void> {
+    for (const dependency of plan.dependsOn) await this.resolve(dependency);
+    const texts = { phase: `image ${plan.name}`, doing: 'building', done: `built ${plan.ref}` };
+    await inPhase(this.#ports.clock, this.#emit, texts, (onProgress) => {
+      const options = { onProgress, signal: this.#signal };
+      return plan.name === 'base'
+        ? this.#ports.images.provideBase(plan, options)
+        : this.#ports.images.build(plan, options);
+    });
+  }
+}
+
+async function currentPlans(ports: ImagePorts): Promise<ImagePlans> {
+  const [sources, engine] = await Promise.all([ports.images.listSources(), ports.runtime.info()]);
+  return planImages(sources, {
+    engineArchitecture: goArchitecture(engine.architecture),
+    kubectlTarget: hostTarget(ports.host),
+  });
+}
+
+function hostTarget(host: Host): Target {
+  return { os: goSystem(host.platform), architecture: goArchitecture(host.architecture) };
+}
+
+async function inPhase(
+  clock: Clock,
+  emit: Emit,
+  texts: { readonly phase: string; readonly doing: string; readonly done: string },
+  work: (onProgress: (text: string) => void) => Promise<void>,
+): Promise<void> {
+  const started = clock.now();
+  const { phase } = texts;
+  emit({ type: 'phase-started', phase, text: texts.doing });
+  try {
+    await work((text) => {
+      emit({ type: 'phase-progress', phase, text });
+    });
+    emit({ type: 'phase-finished', phase, text: texts.done, ms: clock.now() - started });
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    emit({ type: 'phase-failed', phase, message, ms: clock.now() - started });
+    throw error;
+  }
+}
