@@ -1,0 +1,62 @@
+/** Traefik: what it is told, and what it may read in the cluster. */
+import { stringify } from 'yaml';
+
+/** Name of the IngressClass, and the controller that Traefik looks for in it. */
+export const INGRESS_CLASS = { name: 'sandbar', controller: 'traefik.io/ingress-controller' } as const;
+
+/** Rules of the ClusterRole for the user `system:sandbar:ingress`. */
+export const INGRESS_RULES = [
+  { apiGroups: [''], resources: ['services', 'secrets', 'nodes'], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['list', 'watch'] },
+  { apiGroups: ['networking.k8s.io'], resources: ['ingresses', 'ingressclasses'], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: ['networking.k8s.io'], resources: ['ingresses/status'], verbs: ['update'] },
+];
+
+/** Files in the ingress container besides `config.json` and `kubeconfig`. */
+export const INGRESS_FILES = {
+  config: '/etc/sandbar/traefik.yaml',
+  tls: '/etc/sandbar/tls.yaml',
+  certificate: '/etc/sandbar/tls.crt',
+  key: '/etc/sandbar/tls.key',
+} as const;
+
+/** Traefik's static configuration. */
+export function formatTraefikConfig(): string {
+  return stringify({
+    global: { checkNewVersion: false, sendAnonymousUsage: false },
+    log: { level: 'ERROR', noColor: true },
+    entryPoints: {
+      web: entryPoint(80),
+      // TLS belongs to the port: every Ingress answers on both ports, with its own certificate where it names one.
+      websecure: { ...entryPoint(443), http: { tls: {} } },
+    },
+    providers: {
+      // The wait between two configurations is for bursts in large clusters; here it would delay every change by 2 s.
+      providersThrottleDuration: '50ms',
+      file: { filename: INGRESS_FILES.tls, watch: false },
+      kubernetesIngress: {
+        ingressClass: INGRESS_CLASS.name,
+        ingressEndpoint: { hostname: 'localhost' },
+        // A Service without ready pods answers 503, which says more than 404.
+        allowEmptyServices: true,
+        allowExternalNameServices: true,
+        // Path type Prefix by path elements, as Kubernetes defines it: /app does not match /apple.
+        strictPrefixMatching: true,
+      },
+    },
+  });
+}
+
+/** Traefik's file with the default certificate. Without one it makes a new RSA key at every change of any Ingress. */
+export function formatTlsConfig(): string {
+  const { certificate: certFile, key: keyFile } = INGRESS_FILES;
+  return stringify({ tls: { stores: { default: { defaultCertificate: { certFile, keyFile } } } } });
+}
+
+function entryPoint(port: number): object {
+  return {
+    address: `:${String(port)}`,
+    // Large uploads and long streams are not cut off after a minute.
+    transport: { respondingTimeouts: { readTimeout: '0s' } },
+  };
+}
