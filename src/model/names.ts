@@ -61,3 +61,6 @@ export function contextName(clusterName: string): string {
 export function nodeName(clusterName: string): string {
   return `sandbar-${clusterName}`;
 }
+
+/** Name by which containers and pods reach the machine that Sandbar runs on. */
+export const HOST_HOSTNAME = 'host.sandbar.internal';
