@@ -61,6 +61,8 @@ export async function mintIdentity(request: IdentityRequest, existing?: Identity
     'volume-provisioner': { commonName: 'system:sandbar:volume-provisioner', usage: 'client' },
     dns: { commonName: 'system:sandbar:dns', usage: 'client' },
     ingress: { commonName: 'system:sandbar:ingress', usage: 'client' },
+    // For every host name that no Ingress brings a certificate for.
+    'ingress-serving': { commonName: 'sandbar-ingress', usage: 'server', dnsNames: ['localhost', '*.localhost'] },
     admin: { commonName: 'sandbar-admin', organization: 'system:masters', usage: 'client' },
   };
   const issued = await Promise.all(

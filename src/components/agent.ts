@@ -5,7 +5,11 @@ import { addressesIn, apiServerUrl, dnsServiceAddress, type ComponentContext } f
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 
 const VOLUMES = [
-  { name: 'containerd', path: '/var/lib/containerd', holds: 'the images in the cluster and the files of its containers' },
+  {
+    name: 'containerd',
+    path: '/var/lib/containerd',
+    holds: 'the images in the cluster and the files of its containers',
+  },
   { name: 'kubelet', path: '/var/lib/kubelet', holds: "the pods' own volumes" },
   { name: 'claims', path: '/var/lib/sandbar', holds: 'the data of every PersistentVolumeClaim' },
 ] as const;
@@ -41,9 +45,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       stopTimeoutS: 10,
     },
     files: agentFiles(context),
-    probes: [
-      { kind: 'api', path: `/api/v1/nodes/${nodeName(spec.name)}`, condition: 'Ready', timeoutMs: 90_000 },
-    ],
+    probes: [{ kind: 'api', path: `/api/v1/nodes/${nodeName(spec.name)}`, condition: 'Ready', timeoutMs: 90_000 }],
   };
   return [...volumes, container];
 }

@@ -1,14 +1,14 @@
 /** What the components are computed from: the spec, and what was settled before any resource is named. */
 import { addressAt, parseCidr, type Cidr } from '../model/cidr.ts';
 import type { Identity, IdentityRequest } from '../model/identity.ts';
-import { nodeName } from '../model/names.ts';
+import { nodeName, type Component } from '../model/names.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 
 /** Host ports, settled: wished for, or the next free ones. */
 export type SettledPorts = Readonly<Record<keyof ClusterSpec['ports'], number>>;
 
 /** Images that run as containers; the value is a local reference. */
-export type ImageRefs = Readonly<Record<'control-plane' | 'agent' | 'dns' | 'ingress' | 'object-store', string>>;
+export type ImageRefs = Readonly<Record<Component, string>>;
 
 export type ComponentContext = {
   readonly spec: ClusterSpec;

@@ -1,4 +1,8 @@
 /** CoreDNS: what it is told, and what it may read in the cluster. */
+import { containerName, networkName } from '../model/names.ts';
+import type { ContainerResource } from '../model/resources.ts';
+import { addressesIn, apiServerUrl, type ComponentContext } from './context.ts';
+import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 
 /** Rules of the ClusterRole for the user `system:sandbar:dns`. */
 export const DNS_RULES = [
@@ -44,4 +48,44 @@ export function formatCorefile(options: { readonly clusterDomain: string }): str
     '}',
     '',
   ].join('\n');
+}
+
+/** CoreDNS as a container of its own; the Service `kube-dns` points at it. */
+export function dnsContainer(context: ComponentContext): ContainerResource {
+  const { spec, subnet, imageRefs } = context;
+  const name = containerName(spec.name, 'dns');
+  return {
+    kind: 'container',
+    id: 'container/dns',
+    owner: 'dns',
+    dependsOn: ['network'],
+    container: {
+      name,
+      hostname: name,
+      imageRef: imageRefs.dns,
+      networkName: networkName(spec.name),
+      address: addressesIn(subnet).dns,
+      ports: [],
+      volumes: [],
+      tmpfs: [],
+      hasReadOnlyRoot: false,
+      privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE'] },
+      extraHosts: [{ host: HOST_NAME, address: 'host-gateway' }],
+      stopTimeoutS: 5,
+    },
+    files: [
+      jsonFile('/etc/sandbar/config.json', { apiServer: apiServerUrl(context) }),
+      kubeconfigFile(context, '/etc/sandbar/kubeconfig', 'dns'),
+      textFile('/etc/sandbar/Corefile', formatCorefile({ clusterDomain: 'cluster.local' })),
+    ],
+    probes: [
+      {
+        // From the node and through the Service: this answers only when DNS, kube-proxy and the network do.
+        kind: 'exec',
+        containerName: containerName(spec.name, 'agent'),
+        command: ['sandbar-agent', 'resolve', 'kubernetes.default.svc.cluster.local', '--timeout', '30s'],
+        timeoutMs: 60_000,
+      },
+    ],
+  };
 }

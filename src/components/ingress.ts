@@ -1,5 +1,9 @@
 /** Traefik: what it is told, and what it may read in the cluster. */
 import { stringify } from 'yaml';
+import { containerName, networkName } from '../model/names.ts';
+import type { ContainerResource } from '../model/resources.ts';
+import { addressesIn, apiServerUrl, clusterRoutes, type ComponentContext } from './context.ts';
+import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 
 /** Name of the IngressClass, and the controller that Traefik looks for in it. */
 export const INGRESS_CLASS = { name: 'sandbar', controller: 'traefik.io/ingress-controller' } as const;
@@ -58,5 +62,52 @@ function entryPoint(port: number): object {
     address: `:${String(port)}`,
     // Large uploads and long streams are not cut off after a minute.
     transport: { respondingTimeouts: { readTimeout: '0s' } },
+  };
+}
+
+/** Traefik as a container of its own, published on the host. */
+export function ingressContainer(context: ComponentContext): ContainerResource {
+  const { spec, subnet, imageRefs, ports, identity } = context;
+  const name = containerName(spec.name, 'ingress');
+  const serving = identity.certificates['ingress-serving'];
+  return {
+    kind: 'container',
+    id: 'container/ingress',
+    owner: 'ingress',
+    dependsOn: ['network'],
+    container: {
+      name,
+      hostname: name,
+      imageRef: imageRefs.ingress,
+      networkName: networkName(spec.name),
+      address: addressesIn(subnet).ingress,
+      ports: [
+        { hostPort: ports.http, containerPort: 80 },
+        { hostPort: ports.https, containerPort: 443 },
+      ],
+      volumes: [],
+      tmpfs: [],
+      hasReadOnlyRoot: false,
+      privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE', 'NET_ADMIN'] },
+      extraHosts: [],
+      stopTimeoutS: 5,
+    },
+    files: [
+      jsonFile('/etc/sandbar/config.json', { apiServer: apiServerUrl(context), routes: clusterRoutes(context) }),
+      kubeconfigFile(context, '/etc/sandbar/kubeconfig', 'ingress'),
+      textFile(INGRESS_FILES.config, formatTraefikConfig()),
+      textFile(INGRESS_FILES.tls, formatTlsConfig()),
+      textFile(INGRESS_FILES.certificate, serving.certificate),
+      textFile(INGRESS_FILES.key, serving.key),
+    ],
+    probes: [
+      {
+        // No Ingress has this host, so that Traefik itself answers, and it does so with 404.
+        kind: 'http',
+        url: `http://127.0.0.1:${String(ports.http)}/`,
+        acceptedStatuses: [200, 404],
+        timeoutMs: 30_000,
+      },
+    ],
   };
 }

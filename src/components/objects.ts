@@ -5,7 +5,7 @@ import { objectIdOf } from '../model/objects.ts';
 import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
-import { INGRESS_RULES } from './ingress.ts';
+import { INGRESS_CLASS, INGRESS_RULES } from './ingress.ts';
 
 export const SYSTEM_NAMESPACE = 'sandbar-system';
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
@@ -24,7 +24,11 @@ export type PolicyRule = {
 
 /** Needed by upstream's provisioner library, `sig-storage-lib-external-provisioner`. */
 const VOLUME_PROVISIONER_RULES: readonly PolicyRule[] = [
-  { apiGroups: [''], resources: ['persistentvolumes'], verbs: ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'] },
+  {
+    apiGroups: [''],
+    resources: ['persistentvolumes'],
+    verbs: ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'],
+  },
   { apiGroups: [''], resources: ['persistentvolumeclaims'], verbs: ['get', 'list', 'watch', 'update'] },
   { apiGroups: ['storage.k8s.io'], resources: ['storageclasses'], verbs: ['get', 'list', 'watch'] },
   { apiGroups: [''], resources: ['nodes'], verbs: ['get', 'list', 'watch'] },
@@ -67,7 +71,9 @@ export function objectResources(
 
 /** Kinds in use, kept in the cluster: an object whose kind is no longer in any manifest is found by this. */
 function inventoryOf(objects: readonly KubernetesObject[]): KubernetesObject {
-  const kinds = [...new Set([...objects.map((object) => `${object.apiVersion} ${object.kind}`), 'v1 ConfigMap'])].sort();
+  const kinds = [
+    ...new Set([...objects.map((object) => `${object.apiVersion} ${object.kind}`), 'v1 ConfigMap']),
+  ].sort();
   return {
     apiVersion: 'v1',
     kind: 'ConfigMap',
@@ -113,8 +119,8 @@ function ingressObjects(): readonly KubernetesObject[] {
     {
       apiVersion: 'networking.k8s.io/v1',
       kind: 'IngressClass',
-      metadata: { name: 'sandbar', annotations: { 'ingressclass.kubernetes.io/is-default-class': 'true' } },
-      spec: { controller: 'traefik.io/ingress-controller' },
+      metadata: { name: INGRESS_CLASS.name, annotations: { 'ingressclass.kubernetes.io/is-default-class': 'true' } },
+      spec: { controller: INGRESS_CLASS.controller },
     },
   ];
 }

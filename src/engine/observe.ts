@@ -7,7 +7,6 @@ import type {
   ObservedResource,
   ObservedState,
   Owner,
-  PublishedPort,
   Resource,
 } from '../model/resources.ts';
 import type {
@@ -57,14 +56,7 @@ export function labelsFor(clusterName: string, resource: Resource, fingerprint: 
     [LABELS.component]: resource.owner,
     [LABELS.resource]: resource.id,
     [LABELS.fingerprint]: JSON.stringify(fingerprint),
-    ...(resource.kind === 'container' ? { [LABELS.ports]: JSON.stringify(resource.container.ports) } : {}),
   };
-}
-
-/** Ports that a container publishes or, while it is stopped, would publish. */
-export function portsOf(container: ContainerSummary): readonly PublishedPort[] {
-  const label = container.labels[LABELS.ports];
-  return label === undefined ? container.ports : (JSON.parse(label) as readonly PublishedPort[]);
 }
 
 /** Kubernetes objects of every kind that is desired now or was at the last `up`. */

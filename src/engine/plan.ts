@@ -19,7 +19,9 @@ export function plan(desired: readonly Resource[], observed: ObservedState): Pla
   const orphans = [...observed.values()].filter((resource) => !desiredIds.has(resource.id));
   const decisions = decide(desired, observed);
   const removals = [
-    ...orphans.map((orphan) => removal(orphan, 'no longer wanted', orphan.kind !== 'container' && orphan.kind !== 'network')),
+    ...orphans.map((orphan) =>
+      removal(orphan, 'no longer wanted', orphan.kind !== 'container' && orphan.kind !== 'network'),
+    ),
     ...desired.flatMap((resource) => {
       const decision = decisions.get(resource.id);
       return decision?.verb === 'replace' ? [removal(decision.observed, decision.cause, false)] : [];
@@ -115,7 +117,15 @@ function waitFor(resource: ContainerResource): Step {
 }
 
 function removal(observed: ObservedResource, cause: string, losesData: boolean): Step {
-  return { verb: 'remove', id: `remove ${observed.id}`, owner: observed.owner, cause, dependsOn: [], losesData, observed };
+  return {
+    verb: 'remove',
+    id: `remove ${observed.id}`,
+    owner: observed.owner,
+    cause,
+    dependsOn: [],
+    losesData,
+    observed,
+  };
 }
 
 /** Fills in `dependsOn`: own removal before creation, containers off a network before it goes, dependencies first. */

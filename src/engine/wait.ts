@@ -74,7 +74,9 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
     case 'exec': {
       try {
         const { exitCode, stderr } = await ports.runtime.exec(probe.containerName, probe.command, { signal });
-        return exitCode === 0 ? undefined : stderr.trim() || `${probe.command.join(' ')} ended with ${String(exitCode)}`;
+        return exitCode === 0
+          ? undefined
+          : stderr.trim() || `${probe.command.join(' ')} ended with ${String(exitCode)}`;
       } catch (error) {
         // Not running, or restarting: the state check tells which, once it has lasted.
         if (error instanceof SandbarError) return error.message;

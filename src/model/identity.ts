@@ -16,6 +16,7 @@ export const CERTIFICATES = [
   'volume-provisioner',
   'dns',
   'ingress',
+  'ingress-serving',
   'admin',
 ] as const;
 export type CertificateName = (typeof CERTIFICATES)[number];

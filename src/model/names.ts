@@ -14,8 +14,6 @@ export const LABELS = {
   resource: 'dev.sandbar.resource',
   /** JSON object: section of the resource → hash of what Docker was given. */
   fingerprint: 'dev.sandbar.fingerprint',
-  /** JSON array of published ports: Docker does not list those of a stopped container. */
-  ports: 'dev.sandbar.ports',
 } as const;
 
 /** Label on the Kubernetes objects that Sandbar applies: `built-in`, or `manifest` for those named in `sandbar.yaml`. */

@@ -164,8 +164,11 @@ export type Host = {
   /** Creates a file that must not be there yet; false when it is. */
   createFile(path: string, content: string, mode: number): Promise<boolean>;
   removeFile(path: string): Promise<void>;
-  /** When a file was last written (milliseconds of the epoch), or undefined when it is not there. */
-  findModifiedMs(path: string): Promise<number | undefined>;
+  hasFile(path: string): Promise<boolean>;
+  /** Time since a file was last written, or undefined when it is not there. */
+  findAgeMs(path: string): Promise<number | undefined>;
+  /** Returns when nothing is at `path` any more, or when the time is over. */
+  waitForRemoval(path: string, options: { readonly timeoutMs: number }): Promise<void>;
   /** Entries of a directory, or undefined when it is not one. */
   listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined>;
   /** True when nothing listens on 127.0.0.1:port (or 0.0.0.0:port). */

@@ -1,0 +1,79 @@
+import { formatPlan } from '../../engine/plan.ts';
+import type { UpResult } from '../../operations/up.ts';
+import { up } from '../../operations/up.ts';
+import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
+import { adminAccess } from '../../operations/access.ts';
+import { resolveImages } from '../../operations/images.ts';
+
+import { COMPONENTS, contextName } from '../../model/names.ts';
+import type { ConfigFlags } from '../../config/flags.ts';
+import { formatMs } from '../view/plain.ts';
+import { loadSpec } from '../load-spec.ts';
+import { runCommand, type CommandInput } from '../run-command.ts';
+
+export type UpFlags = ConfigFlags & { readonly dryRun?: boolean; readonly imageRepository?: string };
+
+export function runUp(input: CommandInput<UpFlags>): Promise<number> {
+  return runCommand(input, async ({ ports, emit, confirm }) => {
+    const { flags, globals, cli } = input;
+    const startedAt = ports.clock.now();
+    const { spec, manifests } = await loadSpec({ ...globals, ...flags }, cli.host, emit);
+    const result = await up(
+      { spec, manifests, isDryRun: flags.dryRun === true, confirm, timeoutMs: globals.timeout, signal: cli.signal },
+      {
+        ports,
+        emit,
+        mintIdentity: cli.mintIdentity,
+        ensureImages: async () => {
+          const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
+          const refs = await resolveImages(ports, emit, {
+            names: COMPONENTS,
+            repository,
+            signal: cli.signal,
+          });
+          return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
+        },
+      },
+    );
+    if (!result.isDryRun) {
+      const access = adminAccess(result.context.identity, result.context.ports.api);
+      await addKubeconfigEntry(cli.host, { name: contextName(spec.name), access });
+    }
+    return { result: describe(result), text: formatResult(result, ports.clock.now() - startedAt) };
+  });
+}
+
+function describe(result: UpResult): unknown {
+  const { context } = result;
+  return {
+    cluster: result.clusterName,
+    isDryRun: result.isDryRun,
+    steps: result.plan
+      .filter((step) => step.verb !== 'wait')
+      .map(({ id, cause, losesData }) => ({ id, cause, losesData })),
+    context: contextName(result.clusterName),
+    ports: context.ports,
+  };
+}
+
+function formatResult(result: UpResult, ms: number): string {
+  const { clusterName, context } = result;
+  const changes = formatPlan(result.plan);
+  if (result.isDryRun) return changes === '' ? `cluster ${clusterName}: nothing to change` : changes;
+  const { ports, spec } = context;
+  const host = ports.http === 80 ? '' : `:${String(ports.http)}`;
+  const headline =
+    changes === ''
+      ? `cluster ${clusterName} is up: nothing to change`
+      : `cluster ${clusterName} is ready (${formatMs(ms)})`;
+  return [
+    headline,
+    `  kubectl context  ${contextName(clusterName)}`,
+    ...(spec.ingress.isEnabled
+      ? [`  ingress          http://NAME.localhost${host} for an Ingress with that host`]
+      : []),
+    ...(spec.objectStore.isEnabled
+      ? [`  object store     http://127.0.0.1:${String(ports.objectStore)} (keys: sandbar env)`]
+      : []),
+  ].join('\n');
+}

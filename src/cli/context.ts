@@ -1,0 +1,40 @@
+/** What commands are given: the operations' ports, opened when first needed, and where to print. */
+import type { ImagePorts } from '../operations/images.ts';
+import type { Identity, IdentityRequest } from '../model/identity.ts';
+import type { Host, Ports } from '../model/ports.ts';
+import type { Terminal } from './terminal.ts';
+
+export type AllPorts = Ports & ImagePorts;
+
+/** Runs a program on the user's terminal and returns its exit code. */
+export type RunProgram = (
+  file: string,
+  args: readonly string[],
+  options: { readonly env: Readonly<Record<string, string>> },
+) => Promise<number>;
+
+export type CliDependencies = {
+  readonly host: Host;
+  /** Connects to the engine; fails with an explanation where there is none. */
+  readonly openPorts: () => Promise<AllPorts>;
+  readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+  readonly runProgram: RunProgram;
+  readonly terminal: Terminal;
+  /** Aborted by the first Ctrl-C. */
+  readonly signal: AbortSignal;
+  /** Package version. */
+  readonly version: string;
+};
+
+export type OutputFormat = 'text' | 'json' | 'ndjson';
+
+/** Options that every command has. */
+export type GlobalOptions = {
+  readonly name?: string;
+  readonly file?: string;
+  readonly output: OutputFormat;
+  readonly quiet?: boolean;
+  readonly yes?: boolean;
+  readonly debug?: boolean;
+  readonly timeout?: number;
+};

@@ -1,0 +1,31 @@
+/** Configuration for commands: the whole spec for `up`, the cluster's name for all others. */
+import { loadConfig, resolveClusterName, type ConfigHost, type LoadedConfig } from '../config/load.ts';
+import type { ConfigFlags } from '../config/flags.ts';
+import { configInvalid, formatDiagnostic } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
+import { parseManifest } from '../model/manifests.ts';
+import type { KubernetesObject } from '../model/resources.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+
+/** The spec and its manifests' objects; throws with every problem at once, warns of the rest. */
+export async function loadSpec(
+  flags: ConfigFlags,
+  host: ConfigHost,
+  emit: Emit,
+): Promise<{
+  readonly spec: ClusterSpec;
+  readonly manifests: readonly KubernetesObject[];
+  readonly loaded: LoadedConfig;
+}> {
+  const loaded = await loadConfig(host, flags);
+  for (const warning of loaded.warnings) emit({ type: 'warning', text: formatDiagnostic(warning) });
+  if (loaded.kind === 'invalid') throw configInvalid(loaded.diagnostics);
+  const manifests = loaded.spec.manifests.flatMap((file) => parseManifest(file).objects.map(({ object }) => object));
+  return { spec: loaded.spec, manifests, loaded };
+}
+
+export async function clusterNameOf(flags: Pick<ConfigFlags, 'name' | 'file'>, host: ConfigHost): Promise<string> {
+  const resolved = await resolveClusterName(host, flags);
+  if ('diagnostics' in resolved) throw configInvalid(resolved.diagnostics);
+  return resolved.name;
+}

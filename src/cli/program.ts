@@ -1,0 +1,249 @@
+/** The table of commands. Each one's code is loaded when it is called, so that `--help` and completion are quick. */
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { CONFIG_FLAGS, type ConfigFlags } from '../config/flags.ts';
+import { COMPONENTS } from '../model/names.ts';
+import { RUNTIME_IMAGES } from '../model/images.ts';
+import { completionScript, SHELLS } from './completion.ts';
+import type { CliDependencies, GlobalOptions } from './context.ts';
+import type { CommandInput } from './run-command.ts';
+
+const USAGE_EXIT_CODE = 2;
+
+/** Parses `argv` (without node and script) and runs the command; returns the exit code. */
+export async function runProgram(argv: readonly string[], cli: CliDependencies): Promise<number> {
+  const outcome = { exitCode: 0 };
+  const program = buildProgram(cli, (exitCode) => (outcome.exitCode = exitCode));
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return outcome.exitCode;
+  } catch (error) {
+    // commander has printed what was wrong; help and version end with 0.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE_EXIT_CODE;
+    throw error;
+  }
+}
+
+export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) => void): Command {
+  const program = new Command('sandbar')
+    .description('A sandbox Kubernetes cluster for one developer: real, up in seconds, with DNS, ingress and S3')
+    .version(cli.version, '--version', 'print the version of sandbar')
+    .helpOption('-h, --help', 'explain a command')
+    .helpCommand('help [command]', 'explain a command')
+    .exitOverride()
+    .enablePositionalOptions()
+    .showSuggestionAfterError()
+    .configureOutput({
+      writeOut: (text) => cli.terminal.stdout.write(text),
+      writeErr: (text) => cli.terminal.stderr.write(text),
+      outputError: (text, write) => {
+        write(text.replace(/^error: /, '✖ '));
+      },
+    })
+    .addHelpText('after', EXAMPLES);
+  addGlobalOptions(program);
+
+  /** A command whose action hands over to a lazily loaded function. */
+  const run =
+    <Flags>(
+      load: () => Promise<(input: CommandInput<Flags>) => Promise<number>>,
+      flagsOf?: (args: unknown[]) => Partial<Flags>,
+    ) =>
+    async (...args: unknown[]): Promise<void> => {
+      const command = args.at(-1) as Command;
+      const options = command.optsWithGlobals<GlobalOptions & Flags>();
+      const flags = { ...options, ...(flagsOf?.(args) ?? {}) } as Flags;
+      const start = await load();
+      onExit(await start({ cli, globals: options, flags }));
+    };
+  const add = (parent: Command, name: string, description: string, examples: readonly string[] = []): Command => {
+    const command = parent.command(name).description(description);
+    addGlobalOptions(command);
+    if (examples.length > 0)
+      command.addHelpText('after', `\nExamples:\n${examples.map((line) => `  $ ${line}`).join('\n')}`);
+    return command;
+  };
+
+  const up = add(program, 'up', 'make the cluster what sandbar.yaml and the flags say; repairs what is not so', [
+    'sandbar up',
+    'sandbar up --dry-run',
+    'sandbar up --name shop --http-port 8080 --bucket pictures',
+  ])
+    .option('--dry-run', 'print what would change, change nothing')
+    .option('--image-repository <repository>', 'pull missing images from here before building them');
+  for (const [key, flag] of Object.entries(CONFIG_FLAGS) as [
+    keyof ConfigFlags,
+    (typeof CONFIG_FLAGS)[keyof ConfigFlags],
+  ][]) {
+    if (key === 'name' || key === 'file') continue;
+    const option = new Option(flag.syntax, flag.description);
+    if (flag.isRepeatable === true) option.argParser((value, previous: readonly string[] = []) => [...previous, value]);
+    up.addOption(option);
+  }
+  up.action(run(async () => (await import('./commands/up.ts')).runUp));
+
+  add(program, 'down', 'remove the containers and the network; keeps the data unless --volumes is given', [
+    'sandbar down',
+    'sandbar down --volumes --yes',
+  ])
+    .option('--volumes', 'remove the data too: objects, images, claims, buckets')
+    .action(run(async () => (await import('./commands/down.ts')).runDown));
+
+  add(program, 'status', 'ask every part of the cluster whether it does its work', [
+    'sandbar status',
+    'sandbar status -o json',
+  ]).action(run(async () => (await import('./commands/status.ts')).runStatus));
+
+  add(program, 'list', 'list all clusters of this Docker engine').action(
+    run(async () => (await import('./commands/status.ts')).runList),
+  );
+
+  add(program, 'logs', 'print what the components say', ['sandbar logs', 'sandbar logs agent --follow --tail 50'])
+    .addArgument(new Argument('[component]', 'one component').choices(COMPONENTS))
+    .option('-f, --follow', 'go on as lines come')
+    .option('--tail <lines>', 'the last lines only', wholeNumber)
+    .option('--since <time>', 'since a time, or a duration such as 10m')
+    .action(
+      run(
+        async () => (await import('./commands/logs.ts')).runLogs,
+        ([component]) => (component === undefined ? {} : { component: component as string }),
+      ),
+    );
+
+  program
+    .command('kubectl')
+    .description("run the cluster's own version of kubectl; everything after it is kubectl's")
+    .argument('[args...]')
+    .helpOption(false)
+    .allowUnknownOption()
+    .passThroughOptions()
+    .action(
+      run(
+        async () => (await import('./commands/kubectl.ts')).runKubectl,
+        ([args]) => ({ args: args as string[] }),
+      ),
+    );
+
+  add(program, 'kubeconfig', 'print a kubeconfig for this cluster alone, or merge it into your own', [
+    'sandbar kubeconfig > dev.yaml',
+    'sandbar kubeconfig --merge',
+  ])
+    .option('--merge', 'write the context into your kubeconfig, as up does')
+    .action(run(async () => (await import('./commands/kubeconfig.ts')).runKubeconfig));
+
+  addImageCommands(add(program, 'image', 'images of the cluster, and images for your apps'), add, run);
+  addBucketCommands(add(program, 'bucket', "buckets in the cluster's object store"), add, run);
+
+  add(program, 'env', "print exports for your shell: the object store's endpoint and keys", ['eval "$(sandbar env)"'])
+    .addOption(new Option('--shell <shell>', 'the syntax of this shell').choices(['sh', 'fish', 'powershell']))
+    .action(run(async () => (await import('./commands/bucket.ts')).runEnv));
+
+  const config = add(program, 'config', 'sandbar.yaml: check it, or print its JSON schema');
+  add(config, 'validate', 'say everything that is wrong with it').action(
+    run(async () => (await import('./commands/config.ts')).runConfigValidate),
+  );
+  add(config, 'schema', 'print its JSON schema').action(
+    run(async () => (await import('./commands/config.ts')).runConfigSchema),
+  );
+
+  program
+    .command('completion')
+    .description('print a completion script for your shell')
+    .addArgument(new Argument('<shell>', 'your shell').choices(SHELLS))
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ source <(sandbar completion bash)\n  $ sandbar completion fish > ~/.config/fish/completions/sandbar.fish',
+    )
+    .action((shell: (typeof SHELLS)[number]) => {
+      cli.terminal.stdout.write(completionScript(shell, program));
+    });
+
+  add(program, 'version', 'print the versions of sandbar and of the parts of a cluster').action(
+    run(async () => (await import('./commands/version.ts')).runVersion),
+  );
+  return program;
+}
+
+type Add = (parent: Command, name: string, description: string, examples?: readonly string[]) => Command;
+type Run = <Flags>(
+  load: () => Promise<(input: CommandInput<Flags>) => Promise<number>>,
+  flagsOf?: (args: unknown[]) => Partial<Flags>,
+) => (...args: unknown[]) => Promise<void>;
+
+function addImageCommands(image: Command, add: Add, run: Run): void {
+  add(image, 'load', 'put images of the Docker engine into the cluster; only layers that it lacks are sent', [
+    'sandbar image load shop:dev',
+  ])
+    .argument('<images...>', 'names in the Docker engine')
+    .option('--platform <platform>', 'of an image with several, e.g. linux/arm64')
+    .action(
+      run(
+        async () => (await import('./commands/image.ts')).runImageLoad,
+        ([images]) => ({ images: images as string[] }),
+      ),
+    );
+  add(image, 'build', "build Sandbar's own images that are missing")
+    .addArgument(new Argument('[images...]', 'all of them otherwise').choices(RUNTIME_IMAGES))
+    .action(
+      run(
+        async () => (await import('./commands/image.ts')).runImageBuild,
+        ([images]) => ({ images: images as string[] }),
+      ),
+    );
+  add(image, 'ls', "list Sandbar's own images").action(
+    run(async () => (await import('./commands/image.ts')).runImageList),
+  );
+  add(image, 'publish', "push Sandbar's own images to a repository, so that a team builds them once", [
+    'sandbar image publish registry.example/team/sandbar',
+  ])
+    .argument('<repository>', 'where to, without a tag')
+    .action(
+      run(
+        async () => (await import('./commands/image.ts')).runImagePublish,
+        ([repository]) => ({ repository: repository as string }),
+      ),
+    );
+}
+
+function addBucketCommands(bucket: Command, add: Add, run: Run): void {
+  const bucketsOf = ([buckets]: unknown[]): { buckets: string[] } => ({ buckets: buckets as string[] });
+  add(bucket, 'ls', 'list buckets').action(run(async () => (await import('./commands/bucket.ts')).runBucketList));
+  add(bucket, 'create', 'create buckets; those that are there stay as they are')
+    .argument('<buckets...>')
+    .option('--versioning', 'keep every version of every object')
+    .action(run(async () => (await import('./commands/bucket.ts')).runBucketCreate, bucketsOf));
+  add(bucket, 'rm', 'remove buckets')
+    .argument('<buckets...>')
+    .option('--force', 'remove their objects too')
+    .action(run(async () => (await import('./commands/bucket.ts')).runBucketRemove, bucketsOf));
+}
+
+function addGlobalOptions(command: Command): void {
+  command
+    .option('-n, --name <name>', 'the cluster (default: SANDBAR_NAME, sandbar.yaml, or dev)')
+    .option('--file <path>', 'configuration (default: sandbar.yaml here or above)')
+    .addOption(new Option('-o, --output <format>', 'what to print').choices(['text', 'json', 'ndjson']).default('text'))
+    .option('-q, --quiet', 'no progress, only results and errors')
+    .option('-y, --yes', 'agree to everything that would be asked')
+    .option('--timeout <seconds>', 'how long to wait for each part', seconds)
+    .option('--debug', 'print stacks with errors');
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`"${text}" is not a whole number`);
+  return Number(text);
+}
+
+/** Seconds, with or without the unit, as milliseconds. */
+function seconds(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(s|m)?$/.exec(text);
+  if (match === null) throw new InvalidArgumentError(`"${text}" is not a duration such as 90, 90s or 2m`);
+  return Number(match[1]) * (match[2] === 'm' ? 60_000 : 1000);
+}
+
+const EXAMPLES = `
+Examples:
+  $ sandbar up                          a cluster, in seconds
+  $ sandbar kubectl get pods -A         the cluster's own kubectl
+  $ sandbar image load shop:dev         an image you built, into the cluster
+  $ eval "$(sandbar env)"               S3 endpoint and keys for your shell
+  $ sandbar down --volumes              all of it gone again`;

@@ -1,0 +1,101 @@
+/** Wires the adapters to the command line; the only file that sees both. */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SystemClock } from './adapters/clock.ts';
+import { SystemHost } from './adapters/host.ts';
+import type { AllPorts, CliDependencies } from './cli/context.ts';
+import { runProgram } from './cli/program.ts';
+import { reportError } from './cli/report-error.ts';
+import { openTerminal } from './cli/terminal.ts';
+
+const INTERRUPTED = 130;
+
+/** Runs one command line and returns its exit code. */
+export async function main(argv: readonly string[]): Promise<number> {
+  const host = new SystemHost(process.env);
+  const interruption = new AbortController();
+  const terminal = openTerminal({
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    env: process.env,
+  });
+  const opened: { close?: () => Promise<void> } = {};
+  let isPassingThrough = false;
+  const onSignal = (): void => {
+    // A program on the terminal gets the same signal and decides.
+    if (isPassingThrough) return;
+    if (interruption.signal.aborted) process.exit(INTERRUPTED);
+    interruption.abort();
+  };
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const cli: CliDependencies = {
+    host,
+    terminal,
+    signal: interruption.signal,
+    version: readVersion(),
+    openPorts: async () => {
+      const { ports, close } = await openPorts(host);
+      opened.close = close;
+      return ports;
+    },
+    mintIdentity: async (request, existing) => {
+      const { mintIdentity } = await import('./adapters/pki.ts');
+      return mintIdentity(request, existing);
+    },
+    runProgram: async (file, args, options) => {
+      const { runOnTerminal } = await import('./adapters/program.ts');
+      isPassingThrough = true;
+      try {
+        return await runOnTerminal(file, args, options);
+      } finally {
+        isPassingThrough = false;
+      }
+    },
+  };
+  try {
+    return await runProgram(argv, cli);
+  } catch (error) {
+    return reportError(error, { output: 'text', debug: argv.includes('--debug') }, terminal);
+  } finally {
+    await opened.close?.();
+  }
+}
+
+async function openPorts(host: SystemHost): Promise<{ readonly ports: AllPorts; readonly close: () => Promise<void> }> {
+  const [{ DockerRuntime }, { KubernetesCluster }, { S3ObjectStore }, { DockerImageBuilder }] = await Promise.all([
+    import('./adapters/docker.ts'),
+    import('./adapters/kubernetes.ts'),
+    import('./adapters/object-store.ts'),
+    import('./adapters/image-builder.ts'),
+  ]);
+  const runtime = new DockerRuntime(host);
+  const images = new DockerImageBuilder({
+    docker: await runtime.client(),
+    imagesDirectory: join(packageDirectory(), 'images'),
+    logDirectory: join(host.stateDirectory, 'logs'),
+    env: host.env,
+    homeDirectory: host.homeDirectory,
+    isRoot: host.isRoot,
+  });
+  const ports: AllPorts = {
+    runtime,
+    images,
+    host,
+    clock: new SystemClock(),
+    connectCluster: (access) => new KubernetesCluster(access),
+    connectObjectStore: (access) => new S3ObjectStore(access),
+  };
+  return { ports, close: () => runtime.close() };
+}
+
+/** The package's root: this file is compiled into `dist/`. */
+function packageDirectory(): string {
+  return dirname(dirname(fileURLToPath(import.meta.url)));
+}
+
+function readVersion(): string {
+  const text = readFileSync(join(packageDirectory(), 'package.json'), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,174 @@
+/** Finds a cluster in Docker and opens what it offers: every verb but `up` and `list` starts here. */
+import { dirname } from 'node:path/posix';
+import { SandbarError } from '../model/errors.ts';
+import { IDENTITY_PATH, parseIdentity, type Identity } from '../model/identity.ts';
+import { LABELS, containerName } from '../model/names.ts';
+import type { ApiAccess, Cluster, ContainerSummary, ObjectStore, Ports, Runtime } from '../model/ports.ts';
+
+export type ClusterAccess = {
+  readonly name: string;
+  readonly containers: readonly ContainerSummary[];
+  readonly identity: Identity;
+  readonly api: ApiAccess;
+};
+
+/** Containers of a cluster by component; an error when there are none. */
+export async function findContainers(runtime: Runtime, clusterName: string): Promise<readonly ContainerSummary[]> {
+  const containers = await runtime.listContainers({ key: LABELS.cluster, value: clusterName });
+  if (containers.length > 0) return containers;
+  const others = await listClusterNames(runtime);
+  throw new SandbarError('CLUSTER_NOT_FOUND', `there is no cluster "${clusterName}"`, {
+    hint:
+      others.length === 0
+        ? 'sandbar up makes one'
+        : `there ${others.length === 1 ? 'is' : 'are'} ${others.join(', ')}: choose with --name, or make it with sandbar up`,
+  });
+}
+
+/** Names of all clusters that have a container or a volume, sorted. */
+export async function listClusterNames(runtime: Runtime): Promise<readonly string[]> {
+  const [containers, volumes] = await Promise.all([
+    runtime.listContainers({ key: LABELS.cluster }),
+    runtime.listVolumes({ key: LABELS.cluster }),
+  ]);
+  const names = [...containers, ...volumes].map((found) => found.labels[LABELS.cluster] ?? '');
+  return [...new Set(names)].sort();
+}
+
+/** A cluster whose control plane runs; the error of one that does not says what to do. */
+export async function accessCluster(runtime: Runtime, clusterName: string): Promise<ClusterAccess> {
+  const containers = await findContainers(runtime, clusterName);
+  const controlPlane = componentOf(containers, 'control-plane');
+  if (controlPlane?.state !== 'running') {
+    throw new SandbarError(
+      'CLUSTER_NOT_RUNNING',
+      `the control plane of cluster "${clusterName}" is ${controlPlane?.state ?? 'missing'}`,
+      { hint: 'sandbar up starts what is stopped and repairs what is missing' },
+    );
+  }
+  const identity = await readIdentity(runtime, clusterName);
+  if (identity === undefined) {
+    throw new SandbarError('CLUSTER_NOT_RUNNING', `cluster "${clusterName}" has no identity in its volume`, {
+      hint: 'sandbar up makes a new one',
+    });
+  }
+  return { name: clusterName, containers, identity, api: apiAccess(identity, controlPlane) };
+}
+
+/**
+ * The cluster's identity, as its volume `pki` holds it: read through the control plane's container, or, where `without`
+ * says that there is none, through a container that is made for it and never started. Undefined when it holds none.
+ */
+export async function readIdentity(
+  runtime: Runtime,
+  clusterName: string,
+  without?: { readonly volumeName: string; readonly imageRef: string },
+): Promise<Identity | undefined> {
+  const name = containerName(clusterName, without === undefined ? 'control-plane' : 'identity-reader');
+  if (without !== undefined) await createReader(runtime, clusterName, { name, ...without });
+  try {
+    const text = await runtime.readFile(name, IDENTITY_PATH);
+    return text === undefined ? undefined : parseIdentity(text);
+  } finally {
+    if (without !== undefined) await runtime.removeContainer(name);
+  }
+}
+
+async function createReader(
+  runtime: Runtime,
+  clusterName: string,
+  reader: { readonly name: string; readonly volumeName: string; readonly imageRef: string },
+): Promise<void> {
+  await runtime.createContainer(
+    {
+      name: reader.name,
+      hostname: reader.name,
+      imageRef: reader.imageRef,
+      networkName: 'none',
+      address: '',
+      ports: [],
+      volumes: [{ volumeName: reader.volumeName, path: dirname(IDENTITY_PATH) }],
+      tmpfs: [],
+      hasReadOnlyRoot: true,
+      privileges: { level: 'none', capabilities: [] },
+      extraHosts: [],
+      stopTimeoutS: 0,
+    },
+    [],
+    { [LABELS.cluster]: clusterName, [LABELS.resource]: 'container/identity-reader' },
+  );
+}
+
+/** How the host's administrator reaches the API server. */
+export function adminAccess(identity: Identity, hostPort: number): ApiAccess {
+  return {
+    server: `https://127.0.0.1:${String(hostPort)}`,
+    ca: identity.ca.certificate,
+    certificate: identity.certificates.admin.certificate,
+    key: identity.certificates.admin.key,
+  };
+}
+
+export function componentOf(containers: readonly ContainerSummary[], component: string): ContainerSummary | undefined {
+  return containers.find((container) => container.labels[LABELS.component] === component);
+}
+
+/** Host port behind which a component listens on `containerPort`. */
+export function hostPortOf(
+  containers: readonly ContainerSummary[],
+  component: string,
+  containerPort: number,
+): number | undefined {
+  const container = componentOf(containers, component);
+  return container?.ports.find((port) => port.containerPort === containerPort)?.hostPort;
+}
+
+/** Runs `work` with a connection to the cluster's API server and closes it. */
+export async function withCluster<T>(
+  access: ClusterAccess,
+  ports: Ports,
+  work: (cluster: Cluster) => Promise<T>,
+): Promise<T> {
+  const cluster = ports.connectCluster(access.api);
+  try {
+    return await work(cluster);
+  } finally {
+    cluster.close();
+  }
+}
+
+export type ObjectStoreAccess = {
+  readonly endpoint: string;
+  readonly consoleUrl: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly region: string;
+};
+
+/** The object store as the host reaches it; an error where the cluster has none. */
+export async function objectStoreAccess(access: ClusterAccess, runtime: Runtime): Promise<ObjectStoreAccess> {
+  const port = hostPortOf(access.containers, 'object-store', 9000);
+  const consolePort = hostPortOf(access.containers, 'object-store', 9001);
+  if (port === undefined || consolePort === undefined) {
+    throw new SandbarError('NOT_FOUND', `cluster "${access.name}" has no object store`, {
+      hint: 'remove objectStore.enabled: false from sandbar.yaml, then sandbar up',
+    });
+  }
+  const settings = await runtime.readFile(containerName(access.name, 'object-store'), '/etc/sandbar/config.json');
+  const { region = 'us-east-1' } = JSON.parse(settings ?? '{}') as { region?: string };
+  return {
+    endpoint: `http://127.0.0.1:${String(port)}`,
+    consoleUrl: `http://127.0.0.1:${String(consolePort)}`,
+    ...access.identity.objectStore,
+    region,
+  };
+}
+
+export async function openObjectStore(access: ClusterAccess, ports: Ports): Promise<ObjectStore> {
+  return ports.connectObjectStore(await objectStoreAccess(access, ports.runtime));
+}
+
+function apiAccess(identity: Identity, controlPlane: ContainerSummary): ApiAccess {
+  const port = controlPlane.ports.find((published) => published.containerPort === 6443)?.hostPort ?? 6443;
+  return adminAccess(identity, port);
+}

@@ -1,0 +1,114 @@
+/** Settles what a spec leaves open: the subnet and the host's ports. What a cluster already has, it keeps. */
+import type { SettledPorts } from '../components/context.ts';
+import { chooseSubnet, overlaps, parseCidr } from '../model/cidr.ts';
+import { SandbarError } from '../model/errors.ts';
+import type { DockerObservation } from '../engine/observe.ts';
+import { LABELS } from '../model/names.ts';
+import type { Host } from '../model/ports.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+
+type PortName = keyof ClusterSpec['ports'];
+
+/** Which container publishes a port, and where it listens inside. */
+const PUBLISHERS: Readonly<
+  Record<PortName, { readonly component: string; readonly containerPort: number; readonly key: string }>
+> = {
+  api: { component: 'control-plane', containerPort: 6443, key: 'ports.api' },
+  http: { component: 'ingress', containerPort: 80, key: 'ports.http' },
+  https: { component: 'ingress', containerPort: 443, key: 'ports.https' },
+  objectStore: { component: 'object-store', containerPort: 9000, key: 'ports.objectStore' },
+  objectStoreConsole: { component: 'object-store', containerPort: 9001, key: 'ports.objectStoreConsole' },
+};
+
+/** Where the next free port is looked for when a privileged default is taken: 80 → 8080, 443 → 8443. */
+const SUBSTITUTES: Readonly<Record<number, number>> = { 80: 8080, 443: 8443 };
+
+export async function settleSubnet(spec: ClusterSpec, docker: DockerObservation, host: Host): Promise<string> {
+  const own = docker.networks.find((network) => network.labels[LABELS.cluster] === spec.name);
+  const [ownSubnet] = own?.subnets ?? [];
+  const wished = spec.network.subnet;
+  if (ownSubnet !== undefined && (wished === undefined || wished === ownSubnet)) return ownSubnet;
+  const foreign = docker.networks.filter((network) => network !== own);
+  const inside = [spec.network.podSubnet, spec.network.serviceSubnet];
+  if (wished !== undefined) {
+    const clash = foreign.find((network) => network.subnets.some((subnet) => isClash(wished, subnet)));
+    if (clash !== undefined) {
+      throw new SandbarError(
+        'SUBNET_IN_USE',
+        `subnet ${wished} overlaps with ${clash.subnets.join(', ')} of Docker network ${clash.name}`,
+        {
+          hint: 'set network.subnet in sandbar.yaml to a free one, or leave it out: a free one is chosen then',
+        },
+      );
+    }
+    return wished;
+  }
+  const taken = [...foreign.flatMap((network) => network.subnets), ...(await host.listRoutes()), ...inside];
+  const chosen = chooseSubnet(taken);
+  if (chosen === undefined) {
+    throw new SandbarError('SUBNET_IN_USE', 'no free /24 is left in 172.30.0.0/16', {
+      hint: 'set network.subnet in sandbar.yaml, e.g. 10.201.0.0/24',
+    });
+  }
+  return chosen;
+}
+
+/**
+ * Host ports for everything that is enabled. A port that the cluster has stays; a taken one is replaced by the next
+ * free one, or is an error when the user named it. `notices` say where a port is not the usual one.
+ */
+export async function settlePorts(
+  spec: ClusterSpec,
+  docker: DockerObservation,
+  host: Host,
+): Promise<{ readonly ports: SettledPorts; readonly notices: readonly string[] }> {
+  const settled: Partial<Record<PortName, number>> = {};
+  const notices: string[] = [];
+  for (const [name, publisher] of Object.entries(PUBLISHERS) as [PortName, (typeof PUBLISHERS)[PortName]][]) {
+    const wish = spec.ports[name];
+    const container = docker.containers.find((found) => found.labels[LABELS.component] === publisher.component);
+    const current =
+      container?.ports.find((port) => port.containerPort === publisher.containerPort)?.hostPort;
+    const isHeld = container?.state === 'running' || container?.state === 'paused';
+    const chosen = new Set(Object.values(settled));
+    const isFree = async (port: number): Promise<boolean> => !chosen.has(port) && (await host.isPortFree(port));
+    if (current !== undefined && (!wish.isFixed || wish.port === current) && (isHeld || (await isFree(current)))) {
+      settled[name] = current;
+      continue;
+    }
+    if (!isEnabled(spec, name) || (await isFree(wish.port))) {
+      settled[name] = wish.port;
+      continue;
+    }
+    const owner = (await host.findPortOwner(wish.port)) ?? 'another program';
+    if (wish.isFixed) {
+      throw new SandbarError('PORT_IN_USE', `port ${String(wish.port)} is used by ${owner}`, {
+        hint: `stop it, or set ${publisher.key} in sandbar.yaml`,
+      });
+    }
+    settled[name] = await nextFree(SUBSTITUTES[wish.port] ?? wish.port + 1, isFree);
+    notices.push(
+      `port ${String(wish.port)} is used by ${owner}: ${publisher.component} is on ${String(settled[name])}`,
+    );
+  }
+  return { ports: settled as SettledPorts, notices };
+}
+
+function isEnabled(spec: ClusterSpec, name: PortName): boolean {
+  if (name === 'http' || name === 'https') return spec.ingress.isEnabled;
+  return name === 'api' || spec.objectStore.isEnabled;
+}
+
+async function nextFree(from: number, isFree: (port: number) => Promise<boolean>): Promise<number> {
+  for (let port = from; port < from + 200; port += 1) {
+    if (await isFree(port)) return port;
+  }
+  throw new SandbarError('PORT_IN_USE', `no free port between ${String(from)} and ${String(from + 199)}`, {
+    hint: 'set ports in sandbar.yaml',
+  });
+}
+
+function isClash(first: string, second: string): boolean {
+  const [a, b] = [parseCidr(first), parseCidr(second)];
+  return a !== undefined && b !== undefined && overlaps(a, b);
+}

@@ -1,0 +1,80 @@
+/** What each step of a plan does to Docker, Kubernetes and the object store. One step, one deed. */
+import { fingerprintOf } from '../engine/fingerprint.ts';
+import { labelsFor } from '../engine/observe.ts';
+import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
+import type { Cluster, ObjectStore, Runtime } from '../model/ports.ts';
+import type { KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
+
+export type StepTargets = {
+  readonly clusterName: string;
+  readonly waitPorts: WaitPorts;
+  readonly objectStore: ObjectStore | undefined;
+  readonly timeoutMs: number | undefined;
+  readonly signal: AbortSignal;
+};
+
+export async function runStep(step: Step, targets: StepTargets): Promise<void> {
+  const { runtime, cluster } = targets.waitPorts;
+  switch (step.verb) {
+    case 'create':
+    case 'update':
+      await make(step.resource, targets);
+      break;
+    case 'start':
+      await runtime.startContainer(step.observed.ref);
+      break;
+    case 'remove':
+      await remove(step.observed, { runtime, cluster, objectStore: targets.objectStore });
+      break;
+    case 'wait':
+      await waitUntilReady(step.resource, targets.waitPorts, targets);
+      break;
+  }
+}
+
+/** Removes one observed resource; one that is gone already counts as removed. */
+export async function remove(
+  observed: ObservedResource,
+  from: { readonly runtime: Runtime; readonly cluster?: Cluster; readonly objectStore?: ObjectStore | undefined },
+): Promise<void> {
+  switch (observed.kind) {
+    case 'container':
+      await from.runtime.removeContainer(observed.ref);
+      break;
+    case 'volume':
+      await from.runtime.removeVolume(observed.ref);
+      break;
+    case 'network':
+      await from.runtime.removeNetwork(observed.ref);
+      break;
+    case 'object':
+      await from.cluster?.remove(observed.object as KubernetesObject);
+      break;
+    case 'bucket':
+      await from.objectStore?.removeBucket(observed.ref, { isForced: false });
+      break;
+  }
+}
+
+async function make(resource: Resource, targets: StepTargets): Promise<void> {
+  const { runtime, cluster } = targets.waitPorts;
+  const labels = labelsFor(targets.clusterName, resource, fingerprintOf(resource));
+  switch (resource.kind) {
+    case 'network':
+      await runtime.createNetwork({ ...resource, labels });
+      break;
+    case 'volume':
+      await runtime.createVolume({ name: resource.name, labels });
+      break;
+    case 'container':
+      // Files before the start: a container that ever ran had all of them.
+      await runtime.startContainer(await runtime.createContainer(resource.container, resource.files, labels));
+      break;
+    case 'object':
+      await cluster.apply(resource.object);
+      break;
+    case 'bucket':
+      await targets.objectStore?.createBucket(resource.bucket);
+      break;
+  }
+}

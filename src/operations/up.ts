@@ -1,0 +1,251 @@
+/** `up`: makes a cluster what its spec says, from whatever is there. */
+import { desiredCluster } from '../components/cluster.ts';
+import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
+import { SYSTEM_NAMESPACE } from '../components/objects.ts';
+import { apply, type StepFailure } from '../engine/apply.ts';
+import { observeBuckets, observeDocker, observeObjects, type DockerObservation } from '../engine/observe.ts';
+import { formatPlan, isConverged, plan } from '../engine/plan.ts';
+import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
+import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
+import type { KubernetesObject, ObjectResource, ObservedState, Plan, Resource, Step } from '../model/resources.ts';
+import type { Cluster, ObjectStore, Ports } from '../model/ports.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+import { adminAccess, readIdentity } from './access.ts';
+import { settlePorts, settleSubnet } from './settle.ts';
+import { runStep, type StepTargets } from './steps.ts';
+
+/** Docker steps at a time. */
+const CONCURRENCY = 6;
+
+export type UpRequest = {
+  readonly spec: ClusterSpec;
+  /** Objects of the spec's manifests, parsed. */
+  readonly manifests: readonly KubernetesObject[];
+  readonly isDryRun: boolean;
+  /** Asks before data are lost; undefined where nobody can be asked. */
+  readonly confirm: ((question: string) => Promise<boolean>) | undefined;
+  /** Overrides every probe's own limit, in milliseconds. */
+  readonly timeoutMs: number | undefined;
+  readonly signal: AbortSignal;
+};
+
+export type UpDependencies = {
+  readonly ports: Ports;
+  readonly emit: Emit;
+  /** Present locally, or made so: pulled, built. */
+  readonly ensureImages: () => Promise<ImageRefs>;
+  readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+};
+
+export type UpResult = {
+  readonly clusterName: string;
+  /** Steps that were planned, waits left out; empty when everything was as it should be. */
+  readonly plan: Plan;
+  readonly isDryRun: boolean;
+  readonly context: ComponentContext;
+};
+
+/**
+ * Converges. Safe to run again at any time, after any interruption; two runs for the same cluster take turns. Throws
+ * SandbarError with every failure of the run.
+ */
+export async function up(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
+  const { host } = dependencies.ports;
+  const { spec, signal } = request;
+  const onWait = (holder: string): void => {
+    dependencies.emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${spec.name}"` });
+  };
+  if (request.isDryRun) return converge(request, dependencies);
+  return host.withLock(`cluster-${spec.name}`, { onWait, signal }, () => converge(request, dependencies));
+}
+
+async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
+  const { ports, emit, ensureImages } = dependencies;
+  const { spec, signal } = request;
+  const imageRefs = await ensureImages();
+  signal.throwIfAborted();
+
+  // Two clusters that come up at once must not choose the same subnet or port.
+  const onWait = (): void => undefined;
+  const allocate = <T>(work: () => Promise<T>): Promise<T> =>
+    request.isDryRun ? work() : ports.host.withLock('allocation', { onWait, signal }, work);
+  const built = await allocate(async () => {
+    const docker = await observeDocker(ports.runtime, spec.name);
+    const context = await settle(request, dependencies, docker, imageRefs);
+    const desired = desiredCluster(context, request.manifests);
+    const steps = plan(desired.docker, docker.state);
+    const changes = steps.filter((step) => step.verb !== 'wait');
+    const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
+    if (request.isDryRun) return { context, desired, changes, waits };
+    await confirmLosses(changes, request);
+    const targets = connect(context, request, dependencies);
+    if (changes.length > 0) emitPlan([...changes, ...waits], emit);
+    try {
+      await applyOrThrow(changes, targets, dependencies, signal);
+    } finally {
+      targets.waitPorts.cluster.close();
+    }
+    return { context, desired, changes, waits };
+  });
+
+  const { context, desired, changes, waits } = built;
+  const targets = connect(context, request, dependencies);
+  try {
+    if (request.isDryRun) {
+      const isRunning = isConverged(changes);
+      const inside = isRunning ? await planInside(desired.inside, targets) : [];
+      return { clusterName: spec.name, plan: [...changes, ...inside], isDryRun: true, context };
+    }
+    const inside = await bringUp(waits, desired.inside, targets, { request, dependencies });
+    return { clusterName: spec.name, plan: [...changes, ...inside], isDryRun: false, context };
+  } finally {
+    targets.waitPorts.cluster.close();
+  }
+}
+
+/** Waits for the containers, and meanwhile puts inside what is wanted as soon as that part answers. */
+async function bringUp(
+  waits: Plan,
+  inside: readonly Resource[],
+  targets: StepTargets,
+  options: { readonly request: UpRequest; readonly dependencies: UpDependencies },
+): Promise<Plan> {
+  const { dependencies, request } = options;
+  const isGround = (step: Step): boolean => step.owner === 'control-plane' || step.owner === 'object-store';
+  const settled = await Promise.allSettled([
+    applyOrThrow(
+      waits.filter((step) => !isGround(step)),
+      targets,
+      dependencies,
+      request.signal,
+    ),
+    applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal).then(async () => {
+      const steps = await planInside(inside, targets);
+      await confirmLosses(steps, request);
+      emitPlan(steps, dependencies.emit);
+      await applyOrThrow(steps, targets, dependencies, request.signal);
+      return steps;
+    }),
+  ]);
+  const [others, ground] = settled;
+  if (others.status === 'rejected') throw others.reason;
+  if (ground.status === 'rejected') throw ground.reason;
+  return ground.value;
+}
+
+async function planInside(inside: readonly Resource[], targets: StepTargets): Promise<Plan> {
+  const objects = inside.filter((resource): resource is ObjectResource => resource.kind === 'object');
+  const buckets = inside.flatMap((resource) => (resource.kind === 'bucket' ? [resource.bucket.name] : []));
+  const { cluster } = targets.waitPorts;
+  const maps = await cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { namespace: SYSTEM_NAMESPACE });
+  const [observedObjects, observedBuckets] = await Promise.all([
+    observeObjects(
+      cluster,
+      objects,
+      maps.find((object) => object.metadata.name === 'inventory'),
+    ),
+    targets.objectStore === undefined ? new Map() : observeBuckets(targets.objectStore, buckets),
+  ]);
+  const observed: ObservedState = new Map([...observedObjects, ...observedBuckets]);
+  return plan(inside, observed);
+}
+
+async function settle(
+  request: UpRequest,
+  dependencies: UpDependencies,
+  docker: DockerObservation,
+  imageRefs: ImageRefs,
+): Promise<ComponentContext> {
+  const { ports, emit, mintIdentity } = dependencies;
+  const { spec } = request;
+  const [subnet, settled, existing] = await Promise.all([
+    settleSubnet(spec, docker, ports.host),
+    settlePorts(spec, docker, ports.host),
+    findIdentity(spec.name, docker, ports, imageRefs),
+  ]);
+  for (const text of settled.notices) emit({ type: 'notice', text });
+  const wanted = identityRequest(spec, subnet);
+  const identity =
+    existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
+  return { spec, identity, subnet, ports: settled.ports, imageRefs };
+}
+
+/** The identity in the volume `pki`: read through the control plane's container, or a throw-away one where that is gone. */
+async function findIdentity(
+  clusterName: string,
+  docker: DockerObservation,
+  ports: Ports,
+  imageRefs: ImageRefs,
+): Promise<Identity | undefined> {
+  const volume = docker.state.get('volume/pki');
+  if (volume === undefined) return undefined;
+  if (docker.state.has('container/control-plane')) return readIdentity(ports.runtime, clusterName);
+  return readIdentity(ports.runtime, clusterName, { volumeName: volume.ref, imageRef: imageRefs['control-plane'] });
+}
+
+function connect(context: ComponentContext, request: UpRequest, dependencies: UpDependencies): StepTargets {
+  const { ports } = dependencies;
+  const { identity, spec } = context;
+  const cluster: Cluster = ports.connectCluster(adminAccess(identity, context.ports.api));
+  const objectStore: ObjectStore | undefined = spec.objectStore.isEnabled
+    ? ports.connectObjectStore({
+        endpoint: `http://127.0.0.1:${String(context.ports.objectStore)}`,
+        ...identity.objectStore,
+        region: spec.objectStore.region,
+      })
+    : undefined;
+  return {
+    clusterName: spec.name,
+    waitPorts: { runtime: ports.runtime, host: ports.host, clock: ports.clock, cluster },
+    objectStore,
+    timeoutMs: request.timeoutMs,
+    signal: request.signal,
+  };
+}
+
+async function confirmLosses(steps: Plan, request: UpRequest): Promise<void> {
+  const losses = steps.filter((step) => step.losesData);
+  if (losses.length === 0) return;
+  const question = `this loses data:\n${formatPlan(losses)}`;
+  if (request.confirm === undefined) {
+    throw new SandbarError('CONFIRMATION_NEEDED', question, { hint: 'add --yes to agree' });
+  }
+  if (!(await request.confirm(question))) throw new SandbarError('INTERRUPTED', 'nothing was changed', { exitCode: 1 });
+}
+
+async function applyOrThrow(
+  steps: Plan,
+  targets: StepTargets,
+  dependencies: UpDependencies,
+  signal: AbortSignal,
+): Promise<void> {
+  const failures = await apply(steps, {
+    runStep: (step) => runStep(step, targets),
+    emit: dependencies.emit,
+    clock: dependencies.ports.clock,
+    concurrency: CONCURRENCY,
+    signal,
+  });
+  if (signal.aborted) throw signal.reason;
+  throwFailures(failures);
+}
+
+function throwFailures(failures: readonly StepFailure[]): void {
+  const [first, ...rest] = failures;
+  if (first === undefined) return;
+  if (rest.length === 0 || !(first.error instanceof SandbarError)) throw first.error;
+  const { error } = first;
+  const others = rest.map(
+    ({ step, error: other }) => `${step.id}: ${other instanceof Error ? other.message : String(other)}`,
+  );
+  throw new SandbarError(error.code, error.message, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: [...error.details, ...others],
+    cause: error,
+  });
+}
+
+function emitPlan(steps: Plan, emit: Emit): void {
+  if (steps.length > 0) emit({ type: 'plan', steps: steps.map(({ id, owner, cause }) => ({ id, owner, cause })) });
+}
