@@ -1,10 +1,113 @@
+// kubelet runs upstream's kubelet, kube-proxy and the provisioner of local volumes in one process, which shares its
+// runtime, caches and connections between them.
 package main
 
 import (
-	_ "github.com/vishvananda/netlink"
-	_ "k8s.io/kubernetes/cmd/kube-proxy/app"
-	_ "k8s.io/kubernetes/cmd/kubelet/app"
-	_ "sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"sandbar.dev/lib/agent"
+	"sandbar.dev/lib/container"
 )
 
-func main() {}
+const (
+	kubeletKubeconfig     = "/etc/sandbar/kubelet.kubeconfig"
+	proxyKubeconfig       = "/etc/sandbar/kube-proxy.kubeconfig"
+	provisionerKubeconfig = "/etc/sandbar/volume-provisioner.kubeconfig"
+
+	startGCPercent = 400
+	restGCPercent  = 50
+	// By then the node is Ready and the first pods run.
+	startDuration = 12 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx); err != nil {
+		klog.Flush()
+		fmt.Fprintf(os.Stderr, "kubelet: %v\n", err)
+		os.Exit(1)
+	}
+	klog.Flush()
+}
+
+func run(ctx context.Context) error {
+	debug.SetGCPercent(startGCPercent)
+	config, err := agent.ReadConfig()
+	if err != nil {
+		return err
+	}
+	kubelet, err := newKubelet(ctx, config)
+	if err != nil {
+		return err
+	}
+	// The kubelet ends when it finds no container runtime, and retries a missing API server ever more rarely.
+	if err := waitForContainerd(ctx); err != nil {
+		return err
+	}
+	if err := container.WaitForAPI(ctx, config.APIServer); err != nil {
+		return err
+	}
+	go returnStartMemory()
+	return runComponents(ctx, map[string]func(context.Context) error{
+		"kubelet":            kubelet,
+		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config) },
+		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config) },
+	})
+}
+
+// runComponents ends with the first component that ends: the process is then started again as a whole, and pods that
+// run meanwhile do not notice.
+func runComponents(ctx context.Context, components map[string]func(context.Context) error) error {
+	ended := make(chan error, len(components))
+	for name, component := range components {
+		go func() {
+			err := component(ctx)
+			if err == nil {
+				err = fmt.Errorf("ended without an error")
+			}
+			ended <- fmt.Errorf("%s: %w", name, err)
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		// Nothing here holds state that a tidy end would save.
+		return nil
+	case err := <-ended:
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+}
+
+func waitForContainerd(ctx context.Context) error {
+	dialer := net.Dialer{}
+	for {
+		connection, err := dialer.DialContext(ctx, "unix", agent.ContainerdSocket)
+		if err == nil {
+			return connection.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for containerd: %w", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// returnStartMemory ends the generous memory use of the start, and gives what it left behind back to the host.
+func returnStartMemory() {
+	time.Sleep(startDuration)
+	debug.SetGCPercent(restGCPercent)
+	debug.FreeOSMemory()
+}

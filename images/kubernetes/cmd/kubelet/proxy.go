@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clientset "k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
+	utilsysctl "k8s.io/component-helpers/node/util/sysctl"
+	proxyapp "k8s.io/kubernetes/cmd/kube-proxy/app"
+	proxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
+	"k8s.io/kubernetes/pkg/proxy/healthcheck"
+	"k8s.io/kubernetes/pkg/proxy/iptables"
+	proxyutil "k8s.io/kubernetes/pkg/proxy/util"
+	utiliptables "k8s.io/kubernetes/pkg/util/iptables"
+
+	"sandbar.dev/lib/agent"
+)
+
+const (
+	proxySyncPeriod = 30 * time.Second
+	// The first change is applied at once; this is how long the next one waits. A run takes some 50 ms.
+	proxyMinSyncPeriod = 100 * time.Millisecond
+	proxyMasqueradeBit = 14
+)
+
+// runProxy runs kube-proxy in iptables mode. It is put together here because upstream's own start waits for the Node
+// in steps of a second, and prepares for IPv6, of which the cluster has none.
+func runProxy(ctx context.Context, config agent.Config) error {
+	client, err := newClient(proxyKubeconfig)
+	if err != nil {
+		return err
+	}
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	recorder := broadcaster.NewRecorder(scheme.Scheme, "kube-proxy")
+	// Not served on a port of its own: it answers the health check ports of LoadBalancer services.
+	health := healthcheck.NewProxyHealthServer("", 2*proxySyncPeriod, nil)
+	nodeIP := net.ParseIP(config.Address)
+	proxier, err := iptables.NewProxier(ctx, v1.IPv4Protocol, utiliptables.New(utiliptables.ProtocolIPv4), utilsysctl.New(),
+		proxySyncPeriod, proxyMinSyncPeriod,
+		false, // masquerade all
+		false, // node ports on 127.0.0.1, which would need route_localnet
+		proxyMasqueradeBit, proxyutil.NewDetectLocalByCIDR(config.PodSubnet), config.NodeName, nodeIP, recorder, health,
+		nil,   // node ports on every address
+		false, // only initialise
+	)
+	if err != nil {
+		return fmt.Errorf("create proxier: %w", err)
+	}
+	server := &proxyapp.ProxyServer{
+		Config: &proxyconfig.KubeProxyConfiguration{
+			Mode:             proxyconfig.ProxyModeIPTables,
+			ConfigSyncPeriod: metav1.Duration{Duration: 15 * time.Minute},
+		},
+		Client:          client,
+		Broadcaster:     broadcaster,
+		Recorder:        recorder,
+		NodeRef:         &v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: config.NodeName},
+		NodeName:        config.NodeName,
+		PrimaryIPFamily: v1.IPv4Protocol,
+		NodeIPs:         map[v1.IPFamily]net.IP{v1.IPv4Protocol: nodeIP},
+		Proxier:         proxier,
+	}
+	return server.Run(ctx)
+}
+
+func newClient(kubeconfig string) (clientset.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", kubeconfig, err)
+	}
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	config.QPS = -1
+	return clientset.NewForConfig(rest.AddUserAgent(config, "sandbar"))
+}

@@ -1,0 +1,51 @@
+// Package agent is what the programs inside the agent container agree on: the configuration they are given and the
+// places where they meet.
+package agent
+
+import "sandbar.dev/lib/container"
+
+const (
+	// ContainerdSocket is where containerd serves its own API and the CRI.
+	ContainerdSocket = "/run/containerd/containerd.sock"
+	// ContainerdConfigPath is containerd's configuration, written by process 1 on every start.
+	ContainerdConfigPath = "/etc/containerd/config.toml"
+	// PauseImage is baked into the agent's image, so that a pod starts without any registry.
+	PauseImage = "registry.k8s.io/pause:3.10.2"
+	// VolumesDirectory holds the directories behind provisioned PersistentVolumes.
+	VolumesDirectory = "/var/lib/sandbar/volumes"
+	// MountsDirectory holds the host folders that are attached while the agent runs.
+	MountsDirectory = "/var/lib/sandbar/mounts"
+	// ResolverConfigPath is the resolv.conf of pods that ask for the node's name service (dnsPolicy: Default).
+	ResolverConfigPath = "/run/sandbar/resolv.conf"
+	// ProvisionerName is the `provisioner` of StorageClasses whose claims become directories below VolumesDirectory.
+	ProvisionerName = "sandbar.dev/local-volume"
+)
+
+// Config is the agent's config.json.
+type Config struct {
+	NodeName      string `json:"nodeName"`
+	Address       string `json:"address"`
+	APIServer     string `json:"apiServer"`
+	ClusterDomain string `json:"clusterDomain"`
+	ClusterDNS    string `json:"clusterDNS"`
+	ServiceSubnet string `json:"serviceSubnet"`
+	PodSubnet     string `json:"podSubnet"`
+
+	FeatureGates         map[string]bool   `json:"featureGates"`
+	KubeletArguments     map[string]string `json:"kubeletArguments"`
+	KubeletConfiguration map[string]any    `json:"kubeletConfiguration"`
+
+	Proxy Proxy `json:"proxy"`
+}
+
+// Proxy is the HTTP proxy that image pulls go through; empty fields mean none.
+type Proxy struct {
+	HTTP    string `json:"httpProxy"`
+	HTTPS   string `json:"httpsProxy"`
+	Exclude string `json:"noProxy"`
+}
+
+// ReadConfig reads the configuration that the command line put into the container.
+func ReadConfig() (Config, error) {
+	return container.ReadConfig[Config](container.ConfigPath)
+}
