@@ -22,7 +22,8 @@ const (
 
 type apiServer struct {
 	aggregator *aggregator.APIAggregator
-	run        func(context.Context) error
+	// run serves until its context ends.
+	run func(context.Context) error
 }
 
 func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, error) {
@@ -61,11 +62,6 @@ func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, e
 		return nil, fmt.Errorf("kube-apiserver: %w", err)
 	}
 	return &apiServer{server, prepared.Run}, nil
-}
-
-// Run serves until ctx ends.
-func (s *apiServer) Run(ctx context.Context) error {
-	return s.run(ctx)
 }
 
 // clientConfig connects to the API server with full rights, without leaving the process.

@@ -1,12 +1,18 @@
 package main
 
 import (
-	"fmt"
+	"context"
 	"net/url"
 	"os"
+	"time"
+	_ "unsafe" // for go:linkname
 
+	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
 )
 
 const (
@@ -15,27 +21,96 @@ const (
 	// etcd insists on a place to listen for other members, of which there will never be any.
 	datastorePeerSocket = "/run/etcd-peer.sock"
 
+	// Ticks drive elections and heartbeats between members; a lone one needs few.
+	tickMs             = 500
+	electionRetryDelay = 5 * time.Millisecond
+
 	mebibyte = 1 << 20
 )
 
-type datastore struct{ *embed.Etcd }
+// datastore is etcd, started in the background.
+type datastore struct {
+	started chan struct{}
+	// etcd and err are set when started is closed.
+	etcd *embed.Etcd
+	err  error
+}
 
-// startDatastore returns as soon as etcd listens; a lone member elects itself a moment later, and its clients wait.
-func startDatastore() (*datastore, error) {
+// startDatastore begins to start etcd and returns at once. Whoever asks for an etcd client waits until it is ready.
+func startDatastore() *datastore {
+	store := &datastore{started: make(chan struct{})}
+	newEtcdClient = func(storagebackend.TransportConfig) (*kubernetes.Client, error) {
+		<-store.started
+		if store.err != nil {
+			return nil, store.err
+		}
+		client := &kubernetes.Client{Client: v3client.New(store.etcd.Server)}
+		client.Kubernetes = client
+		return client, nil
+	}
+	go func() {
+		defer close(store.started)
+		store.etcd, store.err = startEtcd()
+	}()
+	return store
+}
+
+// wait returns when etcd has ended.
+func (d *datastore) wait() error {
+	<-d.started
+	if d.err != nil {
+		return d.err
+	}
+	return <-d.etcd.Err()
+}
+
+// close stops etcd in an orderly way.
+func (d *datastore) close() {
+	<-d.started
+	if d.err == nil {
+		d.etcd.Close()
+	}
+}
+
+func startEtcd() (*embed.Etcd, error) {
 	// etcd allocates two log segments at once, by default 64 MiB each: far more than a sandbox writes between two snapshots.
 	wal.SegmentSizeBytes = 16 * mebibyte
 	for _, socket := range []string{datastoreSocket, datastorePeerSocket} {
 		// Left over when the process was killed and its container started again with the same /run.
 		if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-			return nil, fmt.Errorf("etcd: %w", err)
+			return nil, err
 		}
 	}
-	started, err := embed.StartEtcd(datastoreConfig())
+	etcd, err := embed.StartEtcd(datastoreConfig())
 	if err != nil {
-		return nil, fmt.Errorf("etcd: %w", err)
+		return nil, err
 	}
-	return &datastore{started}, nil
+	for {
+		select {
+		case <-etcd.Server.ReadyNotify():
+			return etcd, nil
+		case err := <-etcd.Err():
+			return nil, err
+		case <-time.After(electionRetryDelay):
+			// A member waits up to a second, at random, for a leader to show up before it stands for election.
+			// Here nobody else can: the message by which a leader hands over makes it stand at once.
+			if etcd.Server.Leader() == 0 {
+				self := uint64(etcd.Server.MemberID())
+				if err := etcd.Server.Process(context.Background(), raftpb.Message{Type: raftpb.MsgTimeoutNow, From: self, To: self}); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
 }
+
+// newEtcdClient is the constructor that the API server calls for every kind of resource that it stores. Upstream's
+// opens a gRPC connection each time: about 80 connections from this process to itself, with buffers and encoding on
+// both ends, each of which has to be up before the server goes on. Ours calls etcd's functions directly.
+// Upstream has no other place to put it, hence the link to its variable.
+//
+//go:linkname newEtcdClient k8s.io/apiserver/pkg/storage/storagebackend/factory.newETCD3Client
+var newEtcdClient func(storagebackend.TransportConfig) (*kubernetes.Client, error)
 
 func datastoreConfig() *embed.Config {
 	config := embed.NewConfig()
@@ -45,6 +120,8 @@ func datastoreConfig() *embed.Config {
 	config.ListenPeerUrls = []url.URL{{Scheme: "unix", Path: datastorePeerSocket}}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	config.EnableGRPCGateway = false
+	config.TickMs = tickMs
+	config.ElectionMs = 10 * tickMs
 	config.LogLevel = "error"
 	// Entries are kept in memory until the next snapshot, and after it for members that lag behind: there are none.
 	config.SnapshotCount = 1000

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,15 +49,12 @@ func run(ctx context.Context) error {
 	if err := container.KeepCapabilities(); err != nil {
 		return err
 	}
+	datastore := startDatastore()
+	defer datastore.close()
 	options, err := parseOptions(config)
 	if err != nil {
 		return err
 	}
-	datastore, err := startDatastore()
-	if err != nil {
-		return err
-	}
-	defer datastore.Close()
 	return runComponents(ctx, options, datastore)
 }
 
@@ -65,25 +63,22 @@ func run(ctx context.Context) error {
 func runComponents(ctx context.Context, options *componentOptions, datastore *datastore) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ended := make(chan error, 3)
-	start := func(name string, component func(context.Context) error) {
-		go func() {
-			err := component(ctx)
-			if ctx.Err() == nil {
-				err = fmt.Errorf("%s ended: %w", name, err)
-				cancel(err)
+	var components sync.WaitGroup
+	start := func(name string, run func(context.Context) error) {
+		components.Go(func() {
+			if err := run(ctx); ctx.Err() == nil {
+				cancel(fmt.Errorf("%s ended: %w", name, err))
 			}
-			ended <- err
-		}()
+		})
 	}
 
+	go func() { cancel(fmt.Errorf("etcd ended: %w", datastore.wait())) }()
 	server, err := newAPIServer(ctx, options)
 	if err != nil {
 		return err
 	}
-	start("kube-apiserver", server.Run)
-	running := 1
-	if err := server.waitReady(ctx); err == nil {
+	start("kube-apiserver", server.run)
+	if server.waitReady(ctx) == nil {
 		klog.InfoS("API server is ready", "seconds", time.Since(processStart).Seconds())
 		start("kube-controller-manager", func(ctx context.Context) error {
 			return runControllerManager(ctx, options.controllerManager, server.clientConfig())
@@ -91,25 +86,25 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 		start("kube-scheduler", func(ctx context.Context) error {
 			return runScheduler(ctx, options.scheduler, server.clientConfig())
 		})
-		running += 2
 		go returnStartMemory(ctx)
 	}
 
-	select {
-	case <-ctx.Done():
-	case err := <-datastore.Err():
-		cancel(fmt.Errorf("etcd ended: %w", err))
-	}
-	deadline := time.After(shutdownTimeout)
-	for ; running > 0; running-- {
-		select {
-		case <-ended:
-		case <-deadline:
-			running = 1
-		}
-	}
+	<-ctx.Done()
+	waitAtMost(&components, shutdownTimeout)
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
+}
+
+func waitAtMost(group *sync.WaitGroup, timeout time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(timeout):
+	}
 }
