@@ -12,6 +12,7 @@ import type { KubernetesObject, ObjectResource, ObservedState, Plan, Resource, S
 import type { Cluster, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, readIdentity } from './access.ts';
+import { preflight } from './preflight.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
 import { runStep, type StepTargets } from './steps.ts';
 
@@ -78,6 +79,7 @@ async function converge(request: UpRequest, dependencies: UpDependencies): Promi
     const changes = steps.filter((step) => step.verb !== 'wait');
     const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
     if (request.isDryRun) return { context, desired, changes, waits };
+    if (changes.length > 0) await preflight(ports.runtime, ports.host, emit);
     await confirmLosses(changes, request);
     const targets = connect(context, request, dependencies);
     if (changes.length > 0) emitPlan([...changes, ...waits], emit);
