@@ -10,9 +10,9 @@ const DISK_NEEDED_BYTES = 1024 * MIB;
 const DISK_WISHED_BYTES = 5 * 1024 * MIB;
 
 /** A node's own parts hold about 30 instances and 200 watches; the rest is for pods and for what else runs as this user. */
-const INOTIFY_NEEDED: InotifyLimits = { instances: 64, watches: 4096 };
+const INOTIFY_NEEDED: InotifyLimits = { maxUserInstances: 64, maxUserWatches: 4096 };
 /** Debian's default of 128 instances carries one cluster with some dozens of pods. */
-const INOTIFY_WISHED: InotifyLimits = { instances: 128, watches: 8192 };
+const INOTIFY_WISHED: InotifyLimits = { maxUserInstances: 128, maxUserWatches: 8192 };
 
 /** Throws HOST_LIMIT or DISK_FULL where a cluster cannot work; warns where it may not for long. */
 export async function preflight(runtime: Runtime, host: Host, emit: Emit): Promise<void> {
@@ -34,9 +34,9 @@ async function checkInotify(host: Host, emit: Emit): Promise<void> {
   const limits = await host.findInotifyLimits();
   if (limits === undefined) return;
   const isBelow = (wanted: InotifyLimits): boolean =>
-    limits.instances < wanted.instances || limits.watches < wanted.watches;
+    limits.maxUserInstances < wanted.maxUserInstances || limits.maxUserWatches < wanted.maxUserWatches;
   if (!isBelow(INOTIFY_WISHED)) return;
-  const text = `the inotify limits of this machine are low: ${String(limits.instances)} instances, ${String(limits.watches)} watches`;
+  const text = `the inotify limits of this machine are low: ${String(limits.maxUserInstances)} instances, ${String(limits.maxUserWatches)} watches`;
   const hint = 'sudo sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288';
   if (isBelow(INOTIFY_NEEDED)) throw new SandbarError('HOST_LIMIT', text, { hint });
   emit({ type: 'warning', text, hint });
