@@ -1,13 +1,18 @@
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../model/ports.ts';
 
-/** The machine's own time. */
-export class SystemClock implements Clock {
-  now(): number {
-    return Date.now();
-  }
-
-  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    await setTimeout(ms, undefined, signal === undefined ? {} : { signal });
-  }
+/** The real time. */
+export function createClock(): Clock {
+  return {
+    now: () => Date.now(),
+    sleep: async (ms, signal) => {
+      try {
+        await sleep(ms, undefined, signal === undefined ? {} : { signal });
+      } catch (error) {
+        // Node rejects with an error of its own; the signal knows why it was aborted.
+        signal?.throwIfAborted();
+        throw error;
+      }
+    },
+  };
 }

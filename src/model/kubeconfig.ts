@@ -70,7 +70,7 @@ function emptyDocument(): Document {
 
 function parse({ file, text }: KubeconfigText): Document {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, keepSourceTokens: true });
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const invalid = (message: string, offset: number): Error => {
     const { line, col } = lines.linePos(offset);
     return configInvalid([{ file, line: Math.max(line, 1), column: Math.max(col, 1), message }]);
@@ -82,7 +82,8 @@ function parse({ file, text }: KubeconfigText): Document {
     for (const key of ['clusters', 'contexts', 'users']) {
       const node = document.contents.get(key, true);
       const isEmpty = node === undefined || (isScalar(node) && node.value === null);
-      if (!isEmpty && !isSeq(node)) throw invalid(`this is not a kubeconfig: ${key} is not a list`, node?.range?.[0] ?? 0);
+      if (!isEmpty && !isSeq(node))
+        throw invalid(`this is not a kubeconfig: ${key} is not a list`, node?.range?.[0] ?? 0);
     }
   }
   return document as Document;
@@ -128,15 +129,20 @@ function setScalar(map: YAMLMap, key: string, value: string): void {
 
 /** In the file's own style: kubectl writes lists at their key's own column, people mostly indent them. */
 function format(document: Document, original: string): string {
-  const indented = /^(?:clusters|contexts|users):[^\n]*\n(?:\s*(?:#[^\n]*)?\n)*( *)- /m.exec(original)?.[1];
-  const step = /\n( +)[^\s#-]/.exec(original)?.[1]?.length ?? 2;
-  const text = document.toString({
-    indentSeq: indented !== undefined && indented !== '',
-    indent: step >= 1 && step <= 8 ? step : 2,
-    lineWidth: 0,
-    flowCollectionPadding: !/\{[^\s}]/.test(original),
-  });
+  const style = styleOf(original);
+  const text = document.toString({ ...style, lineWidth: 0, flowCollectionPadding: !/\{[^\s}]/.test(original) });
   return original.includes('\r\n') ? text.replaceAll(/\r?\n/g, '\r\n') : text;
+}
+
+function styleOf(original: string): { readonly indentSeq: boolean; readonly indent: number } {
+  const lines = original.split(/\r?\n/);
+  const list = lines.findIndex((line) => /^(?:clusters|contexts|users):\s*(?:#.*)?$/.test(line));
+  const firstItem = lines.slice(list + 1).find((line) => /^ *- /.test(line));
+  const indentSeq = list !== -1 && firstItem?.startsWith(' ') === true;
+  const field = lines.findIndex((line) => /^ *- (?:cluster|context|user):\s*(?:#.*)?$/.test(line));
+  const inner = lines.slice(field + 1).find((line) => /^ *[^\s#]/.test(line));
+  const indent = field === -1 || inner === undefined ? 2 : inner.search(/\S/) - (lines[field] ?? '').indexOf('-') - 2;
+  return { indentSeq, indent: indent >= 1 && indent <= 8 ? indent : 2 };
 }
 
 function encode(pem: string): string {

@@ -157,6 +157,7 @@ export type Host = {
   /** Where logs and locks are kept. */
   readonly stateDirectory: string;
   readonly isRoot: boolean;
+  readonly processId: number;
   /** Content of a file, or undefined when it is not there. */
   readFile(path: string): Promise<string | undefined>;
   /** Writes through a temporary file and a rename, following a symbolic link at `path`. */
@@ -169,7 +170,7 @@ export type Host = {
   findAgeMs(path: string): Promise<number | undefined>;
   /** Returns when nothing is at `path` any more, or when the time is over. */
   waitForRemoval(path: string, options: { readonly timeoutMs: number }): Promise<void>;
-  /** Entries of a directory, or undefined when it is not one. */
+  /** Entries of a directory, or undefined when it is not one or may not be looked into. */
   listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined>;
   /** True when nothing listens on 127.0.0.1:port (or 0.0.0.0:port). */
   isPortFree(port: number): Promise<boolean>;
