@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { SystemClock } from './adapters/clock.ts';
-import { SystemHost } from './adapters/host.ts';
+import { createClock } from './adapters/clock.ts';
+import { createHost } from './adapters/host.ts';
+import type { Host } from './model/ports.ts';
 import type { AllPorts, CliDependencies } from './cli/context.ts';
 import { runProgram } from './cli/program.ts';
 import { reportError } from './cli/report-error.ts';
@@ -13,7 +14,7 @@ const INTERRUPTED = 130;
 
 /** Runs one command line and returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
-  const host = new SystemHost(process.env);
+  const host = createHost();
   const interruption = new AbortController();
   const terminal = openTerminal({
     stdin: process.stdin,
@@ -63,7 +64,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-async function openPorts(host: SystemHost): Promise<{ readonly ports: AllPorts; readonly close: () => Promise<void> }> {
+async function openPorts(host: Host): Promise<{ readonly ports: AllPorts; readonly close: () => Promise<void> }> {
   const [{ DockerRuntime }, { KubernetesCluster }, { S3ObjectStore }, { DockerImageBuilder }] = await Promise.all([
     import('./adapters/docker.ts'),
     import('./adapters/kubernetes.ts'),
@@ -83,7 +84,7 @@ async function openPorts(host: SystemHost): Promise<{ readonly ports: AllPorts; 
     runtime,
     images,
     host,
-    clock: new SystemClock(),
+    clock: createClock(),
     connectCluster: (access) => new KubernetesCluster(access),
     connectObjectStore: (access) => new S3ObjectStore(access),
   };

@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { Emit } from '../model/events.ts';
 import { contextName } from '../model/names.ts';
 import { formatKubeconfig } from '../model/kubeconfig.ts';
-import type { Host } from '../model/ports.ts';
 import { accessCluster } from './access.ts';
 import { resolveImages, type ImagePorts } from './images.ts';
 
