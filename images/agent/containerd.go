@@ -109,8 +109,7 @@ root = %q
 state = "/run/containerd"
 disabled_plugins = [
   "io.containerd.differ.v1.erofs",
-  "io.containerd.image-verifier.v1.bindir",
-  "io.containerd.internal.v1.restart",
+  "io.containerd.monitor.container.v1.restart",
   "io.containerd.mount-handler.v1.erofs",
   "io.containerd.nri.v1.nri",
   "io.containerd.snapshotter.v1.blockfile",

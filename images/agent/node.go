@@ -72,7 +72,7 @@ func importPauseImage(children *children) {
 		return
 	}
 	defer archive.Close()
-	if err := children.run(archive, "sandbar-images", "import", "--if-missing", agent.PauseImage); err != nil {
+	if err := children.run(archive, "sandbar-images", "import", "--unless-named", agent.PauseImage); err != nil {
 		log.Printf("import pause image: %v", err)
 	}
 }
