@@ -1,0 +1,165 @@
+/** The gallery of docs/examples: what it accepts as a picture, and how it keeps captions. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+type Entry = { readonly text: string; readonly likes: number };
+type Store = {
+  all(): Readonly<Record<string, Entry>>;
+  count(): number;
+  setText(id: string, text: string): Promise<Entry>;
+  like(id: string): Promise<Entry>;
+  remove(id: string): Promise<void>;
+};
+type Pictures = {
+  detectPicture(bytes: Buffer): { readonly type: string; readonly extension: string } | undefined;
+  typeOfKey(key: string): string | undefined;
+  isPictureKey(key: string): boolean;
+  newPictureKey(parts: { readonly now: Date; readonly random: string; readonly extension: string }): string;
+  pageOfNewest<T extends { readonly key: string; readonly modified: string }>(
+    pictures: readonly T[],
+    page: { readonly offset: number; readonly limit: number },
+  ): readonly T[];
+  escapeHtml(text: string): string;
+  parseCount(text: string | null, bounds: { readonly fallback: number; readonly max: number }): number;
+};
+
+// The app is plain JavaScript that runs as it is: it has no types to import.
+const gallery = new URL('../../docs/examples/gallery/', import.meta.url);
+const load = (path: string): Promise<unknown> => import(new URL(path, gallery).href);
+const pictures = (await load('web/src/pictures.js')) as Pictures;
+const { fillIn } = (await load('web/src/page.js')) as {
+  fillIn(template: string, values: Readonly<Record<string, string>>): string;
+};
+const { openStore, cleanCaption } = (await load('captions/src/store.js')) as {
+  openStore(path: string): Promise<Store>;
+  cleanCaption(text: unknown): string;
+};
+
+describe('what counts as a picture', () => {
+  it.each([
+    ['image/png', [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]],
+    ['image/jpeg', [0xff, 0xd8, 0xff, 0xe0, 0, 16]],
+    ['image/gif', [...Buffer.from('GIF89a'), 1, 0]],
+    ['image/webp', [...Buffer.from('RIFF'), 1, 2, 3, 4, ...Buffer.from('WEBPVP8 ')]],
+    ['image/avif', [0, 0, 0, 32, ...Buffer.from('ftypavif')]],
+  ])('knows %s by its first bytes', (type, bytes) => {
+    expect(pictures.detectPicture(Buffer.from(bytes))?.type).toBe(type);
+  });
+
+  it.each([
+    '',
+    '<svg xmlns="http://www.w3.org/2000/svg"/>',
+    '<!doctype html><script>alert(1)</script>',
+    'RIFF1234WAVE',
+  ])('refuses %j, whatever it is called', (text) => {
+    expect(pictures.detectPicture(Buffer.from(text))).toBeUndefined();
+  });
+
+  it('serves objects by their name, so that nothing in the bucket becomes a page', () => {
+    expect(pictures.typeOfKey('holiday/CAT.JPEG')).toBe('image/jpeg');
+    expect(['page.html', 'drawing.svg', 'cat.png.html', 'png'].map(pictures.typeOfKey)).toEqual(
+      Array.from({ length: 4 }),
+    );
+  });
+
+  it.each([
+    '../secret.png',
+    'a/../b.png',
+    './a.png',
+    '/etc/a.png',
+    'a//b.png',
+    'a\nb.png',
+    '',
+    `${'a'.repeat(1025)}.png`,
+  ])('refuses the name %j', (key) => {
+    expect(pictures.isPictureKey(key)).toBe(false);
+  });
+
+  it('takes its own names and those that others gave', () => {
+    const key = pictures.newPictureKey({
+      now: new Date('2026-03-01T10:20:30.045Z'),
+      random: 'c0ffee',
+      extension: '.png',
+    });
+    expect(key).toBe('2026-03-01-102030045-c0ffee.png');
+    expect([key, 'cat.webp', 'holiday/day 1 (süß).jpg', '__proto__.gif'].every(pictures.isPictureKey)).toBe(true);
+  });
+});
+
+describe('the page', () => {
+  it('shows the newest pictures first and goes on where a page ended', () => {
+    const all = [2, 5, 1, 4, 3].map((day) => ({ key: `p${String(day)}.png`, modified: `2026-01-0${String(day)}` }));
+    const keys = (offset: number): string[] =>
+      pictures.pageOfNewest(all, { offset, limit: 2 }).map((picture) => picture.key);
+    expect([keys(0), keys(2), keys(4), keys(6)]).toEqual([['p5.png', 'p4.png'], ['p3.png', 'p2.png'], ['p1.png'], []]);
+  });
+
+  it('reads counts from a query within bounds', () => {
+    const count = (text: string | null): number => pictures.parseCount(text, { fallback: 24, max: 200 });
+    expect([null, '', '7', '-1', '1e9', '999999', '0'].map(count)).toEqual([24, 24, 7, 24, 24, 200, 0]);
+  });
+
+  it('puts settings into the template as text', () => {
+    const page = fillIn('<title>{{title}}</title><p id="{{title}}">{{other}}', { title: `"><script>'&` });
+    expect(page).toBe(
+      '<title>&#34;&#62;&#60;script&#62;&#39;&#38;</title><p id="&#34;&#62;&#60;script&#62;&#39;&#38;">{{other}}',
+    );
+  });
+
+  it('leaves no character that ends a text or an attribute', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
+        expect(pictures.escapeHtml(text)).not.toMatch(/[<>"']/);
+      }),
+    );
+  });
+});
+
+describe('captions', () => {
+  let directory: string;
+  let path: string;
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'gallery-test-'));
+    path = join(directory, 'data', 'captions.json');
+  });
+  afterEach(() => rm(directory, { recursive: true, force: true }));
+
+  it('are one line of at most 200 characters, markup and all', () => {
+    expect(cleanCaption('  a\n\tb\u0000c  <b>d</b> ')).toBe('a b c <b>d</b>');
+    expect([...cleanCaption('😀'.repeat(300))]).toHaveLength(200);
+    expect(cleanCaption({ toString: () => 'x' })).toBe('');
+  });
+
+  it('are there again when the service starts again', async () => {
+    const store = await openStore(path);
+    await store.setText('a.png', 'A cat');
+    await store.like('a.png');
+    await store.like('b.png');
+    await store.setText('gone.png', 'x');
+    await store.remove('gone.png');
+    const again = await openStore(path);
+    expect(again.all()).toEqual({ 'a.png': { text: 'A cat', likes: 1 }, 'b.png': { text: '', likes: 1 } });
+  });
+
+  it('keep every one of many likes that come at once', async () => {
+    const store = await openStore(path);
+    await Promise.all(Array.from({ length: 100 }, () => store.like('a.png')));
+    expect(JSON.parse(await readFile(path, 'utf8'))).toEqual({ 'a.png': { text: '', likes: 100 } });
+  });
+
+  it('may be of a picture called __proto__', async () => {
+    const store = await openStore(path);
+    await store.setText('__proto__', 'odd');
+    expect(store.count()).toBe(1);
+    expect((await openStore(path)).count()).toBe(1);
+  });
+
+  it('are not thrown away where their file is broken', async () => {
+    await openStore(path);
+    await writeFile(path, '{"a.png":');
+    await expect(openStore(path)).rejects.toThrow('is not JSON: move it away');
+  });
+});
