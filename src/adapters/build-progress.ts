@@ -3,6 +3,10 @@ import type { ImagePlan } from '../model/images.ts';
 import { decodeTrace, type Vertex } from './buildkit-trace.ts';
 
 const DETAIL_LINES = 20;
+const SHOWN_LENGTH = 100;
+
+/** Steps that only move files between the engine and itself. */
+const INTERNAL_STEP = /^(?:\[internal\]|copy \/context )/;
 
 /** Follows a build: one line of progress for the user, the full log for the file, and what failed for the error. */
 export class BuildProgress {
@@ -32,10 +36,10 @@ export class BuildProgress {
     const failed = [...this.#seen.values()].find((vertex) => vertex.error !== '' && !vertex.error.includes('canceled'));
     const reason = options.cause instanceof Error ? options.cause.message : String(options.cause);
     const output = failed === undefined ? '' : (this.#outputs.get(failed.digest) ?? '');
-    const isDiskFull = `${output}${reason}`.includes('no space left on device');
+    const isDiskFull = [...this.#outputs.values(), reason].some((text) => text.includes('no space left on device'));
     return new SandbarError(
       isDiskFull ? 'DISK_FULL' : 'IMAGE_BUILD_FAILED',
-      `image ${plan.name} cannot be built: ${isDiskFull ? 'the disk is full' : (failed?.name ?? reason)}`,
+      `image ${plan.name} cannot be built: ${isDiskFull ? 'the disk is full' : failed === undefined ? reason : `${shorten(failed.name)} failed`}`,
       {
         hint: isDiskFull
           ? 'free some space where Docker keeps its data, e.g. with docker builder prune, and try again'
@@ -51,15 +55,17 @@ export class BuildProgress {
     this.#seen.set(vertex.digest, vertex);
     if (vertex.isStarted && before?.isStarted !== true) {
       this.#writeLog(`\n${vertex.name}${vertex.isCached ? ' (cached)' : ''}\n`);
-      // Steps named [internal] only move files between the engine and itself.
-      if (!vertex.isCached && !vertex.name.startsWith('[internal]')) this.#onProgress(shorten(vertex.name));
+      if (!vertex.isCached && !INTERNAL_STEP.test(vertex.name)) this.#onProgress(shorten(vertex.name));
     }
     if (vertex.error !== '' && before?.error !== vertex.error) this.#writeLog(`${vertex.error}\n`);
   }
 }
 
-/** `[build 5/6] RUN --mount=… go build …` without its mounts, on one line. */
+/** `[build 5/6] RUN --mount=… go build …` → `go build …` on one line. */
 function shorten(name: string): string {
-  const text = name.replace(/--mount=\S+ */g, '').replace(/\s+/g, ' ');
-  return text.length > 100 ? `${text.slice(0, 99)}…` : text;
+  const text = name
+    .replace(/^\[[^\]]*\] (?:RUN )?/, '')
+    .replace(/--mount=\S+ */g, '')
+    .replace(/\s+/g, ' ');
+  return text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH - 1)}…` : text;
 }

@@ -157,6 +157,7 @@ class Resolution {
 
   async #build(plan: ImagePlan): Promise<void> {
     for (const dependency of plan.dependsOn) await this.resolve(dependency);
+    this.#signal?.throwIfAborted();
     const texts = { phase: `image ${plan.name}`, doing: 'building', done: `built ${plan.ref}` };
     await inPhase(this.#ports.clock, this.#emit, texts, (onProgress) => {
       const options = { onProgress, signal: this.#signal };
