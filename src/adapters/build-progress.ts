@@ -1,5 +1,5 @@
 import { SandbarError } from '../model/errors.ts';
-import type { ImagePlan } from '../model/images.ts';
+import type { ImageBuild } from '../model/images.ts';
 import { decodeTrace, type Vertex } from './buildkit-trace.ts';
 
 const DETAIL_LINES = 20;
@@ -32,7 +32,7 @@ export class BuildProgress {
   }
 
   /** The error for a build that ended with `cause`, with the step that failed and the end of what it printed. */
-  toError(plan: ImagePlan, options: { readonly logPath: string; readonly cause: unknown }): SandbarError {
+  toError(plan: ImageBuild, options: { readonly logPath: string; readonly cause: unknown }): SandbarError {
     const failed = [...this.#seen.values()].find((vertex) => vertex.error !== '' && !vertex.error.includes('canceled'));
     const reason = options.cause instanceof Error ? options.cause.message : String(options.cause);
     const output = failed === undefined ? '' : (this.#outputs.get(failed.digest) ?? '');

@@ -9,7 +9,14 @@ import type Dockerode from 'dockerode';
 import { execa } from 'execa';
 import { create as createTar } from 'tar';
 import { SandbarError } from '../model/errors.ts';
-import { BASE_IMAGE, type BuildOptions, type ImageBuilder, type ImagePlan, type ImageSource } from '../model/images.ts';
+import {
+  BASE_IMAGE,
+  type BuildOptions,
+  type ImageBuilder,
+  type ImageBuild,
+  type ImagePlan,
+  type ImageSource,
+} from '../model/images.ts';
 import { BuildProgress } from './build-progress.ts';
 import { registryAuth } from './registry-auth.ts';
 
@@ -49,7 +56,7 @@ export class DockerImageBuilder implements ImageBuilder {
 
   constructor(options: {
     readonly docker: Dockerode;
-    /** The folder `images/` of this package. */
+    /** The folder with the sources: `images/` of this package, or an example's. */
     readonly imagesDirectory: string;
     readonly logDirectory: string;
     readonly env: Readonly<Record<string, string | undefined>>;
@@ -136,7 +143,7 @@ export class DockerImageBuilder implements ImageBuilder {
     }
   }
 
-  async build(plan: ImagePlan, options: BuildOptions): Promise<void> {
+  async build(plan: ImageBuild, options: BuildOptions): Promise<void> {
     const logPath = join(this.#logDirectory, `build-${plan.name}.log`);
     await mkdir(this.#logDirectory, { recursive: true });
     const log = createWriteStream(logPath);
@@ -162,7 +169,7 @@ export class DockerImageBuilder implements ImageBuilder {
     }
   }
 
-  #buildOptions(plan: ImagePlan, signal: AbortSignal | undefined): Dockerode.ImageBuildOptions {
+  #buildOptions(plan: ImageBuild, signal: AbortSignal | undefined): Dockerode.ImageBuildOptions {
     const passed = this.#passedVariables();
     const options = {
       // As a number: for the text '2' dockerode opens a gRPC session besides, which only serves to log in to
@@ -191,7 +198,7 @@ export class DockerImageBuilder implements ImageBuilder {
   }
 
   /** Copies the context to a folder of its own, with the same modes whatever the checkout's umask was. */
-  async #stageContext(plan: ImagePlan): Promise<string> {
+  async #stageContext(plan: ImageBuild): Promise<string> {
     const stage = await mkdtemp(join(tmpdir(), 'sandbar-build-'));
     for (const source of plan.sources) {
       const target = join(stage, source.path);

@@ -1,4 +1,4 @@
-/** An S3 endpoint over plain HTTP: buckets only. See docs/decisions/0003. */
+/** An S3 endpoint over plain HTTP: buckets, and small objects in one piece. See docs/decisions/0003. */
 import { createHash, createHmac } from 'node:crypto';
 import { Agent, request } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -19,10 +19,10 @@ type S3Request = {
   readonly bucketName?: string;
   readonly key?: string;
   readonly query?: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | Buffer;
 };
 
-type Answer = { readonly status: number; readonly body: string };
+type Answer = { readonly status: number; readonly body: string; readonly content: Buffer };
 
 type ObjectVersion = { readonly key: string; readonly versionId: string };
 
@@ -81,6 +81,22 @@ export class S3ObjectStore implements ObjectStore {
   async removeBucket(bucketName: string, { isForced }: { readonly isForced: boolean }): Promise<void> {
     if (isForced) await this.#removeVersions(bucketName);
     await this.#ask({ method: 'DELETE', bucketName }, `remove bucket ${bucketName}`);
+  }
+
+  async putObject(
+    bucketName: string,
+    { key, content }: { readonly key: string; readonly content: Buffer },
+  ): Promise<void> {
+    await this.#ask({ method: 'PUT', bucketName, key, body: content }, `put ${key} into bucket ${bucketName}`);
+  }
+
+  async getObject(bucketName: string, key: string): Promise<Buffer | undefined> {
+    const { status, content } = await this.#ask(
+      { method: 'GET', bucketName, key },
+      `get ${key} from bucket ${bucketName}`,
+      { accepts: ['NoSuchKey'] },
+    );
+    return status < 300 ? content : undefined;
   }
 
   close(): void {
@@ -184,7 +200,8 @@ export class S3ObjectStore implements ObjectStore {
           response.on('data', (chunk: Buffer) => chunks.push(chunk));
           response.on('error', reject);
           response.on('end', () => {
-            resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') });
+            const content = Buffer.concat(chunks);
+            resolve({ status: response.statusCode ?? 0, body: content.toString('utf8'), content });
           });
         },
       );
@@ -212,7 +229,7 @@ export function signedHeaders({
   /** Encoded and sorted. */
   readonly search: string;
   readonly host: string;
-  readonly body: string;
+  readonly body: string | Buffer;
   readonly access: Omit<ObjectStoreAccess, 'endpoint'>;
   readonly now: Date;
 }): Readonly<Record<string, string>> {
@@ -241,8 +258,8 @@ export function signedHeaders({
   };
 }
 
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
+function sha256(content: string | Buffer): string {
+  return createHash('sha256').update(content).digest('hex');
 }
 
 /** All but the unreserved characters, as the signature demands. */

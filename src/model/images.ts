@@ -16,16 +16,18 @@ export type Target = { readonly os: string; readonly architecture: string };
 /** A file below `images/`. */
 export type ImageSource = { readonly path: string; readonly isExecutable: boolean; readonly digest: string };
 
-export type ImagePlan = {
-  readonly name: ImageName;
+/** What is built, and from what. */
+export type ImageBuild = {
+  readonly name: string;
   /** `sandbar/<name>:<hash>` */
   readonly ref: string;
-  /** Files below `images/` that are its build context and, with `buildArguments`, its hash. */
+  /** Files below the builder's folder that are the build context and, with `buildArguments`, the hash. */
   readonly sources: readonly ImageSource[];
   readonly dockerfile: string;
   readonly buildArguments: Readonly<Record<string, string>>;
-  readonly dependsOn: readonly ImageName[];
 };
+
+export type ImagePlan = ImageBuild & { readonly name: ImageName; readonly dependsOn: readonly ImageName[] };
 
 export type ImagePlans = ReadonlyMap<ImageName, ImagePlan>;
 
@@ -37,7 +39,7 @@ export type BuildOptions = {
 
 /** Where images come from and go to. Failures are SandbarErrors; an aborted signal rejects with its reason. */
 export type ImageBuilder = {
-  /** Every file below `images/`. */
+  /** Every file below the builder's folder. */
   listSources(): Promise<readonly ImageSource[]>;
   findImage(ref: string): Promise<{ readonly id: string; readonly sizeBytes: number } | undefined>;
   tag(ref: string, newRef: string): Promise<void>;
@@ -45,7 +47,7 @@ export type ImageBuilder = {
   push(ref: string, options: BuildOptions): Promise<void>;
   /** Gives the base its name: an ordinary image from a registry, or one made from packages where none answers. */
   provideBase(plan: ImagePlan, options: BuildOptions): Promise<void>;
-  build(plan: ImagePlan, options: BuildOptions): Promise<void>;
+  build(build: ImageBuild, options: BuildOptions): Promise<void>;
 };
 
 type ImageDefinition = {
@@ -81,6 +83,25 @@ export function planImages(
     plans.set(definition.name, planImage(definition, { sources, plans, ...platform }));
   }
   return plans;
+}
+
+/** Images of the apps below `docs/examples/`: built as ours are, kept apart by their repository. */
+export function planExampleImage(
+  sources: readonly ImageSource[],
+  options: { readonly name: string; readonly baseRef: string },
+): ImageBuild {
+  // What lies in a checkout besides, such as node_modules, is no part of it.
+  const own = sources
+    .filter(({ path }) => /^(?:Dockerfile|package(?:-lock)?\.json|src\/.*)$/.test(path))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+  const buildArguments = { BASE: options.baseRef };
+  return {
+    name: options.name,
+    ref: `sandbar-example/${options.name}:${hashOf({ sources: own, buildArguments })}`,
+    sources: own,
+    dockerfile: 'Dockerfile',
+    buildArguments,
+  };
 }
 
 /** The image that a component's container runs. */

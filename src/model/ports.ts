@@ -91,6 +91,14 @@ export type Runtime = {
   ): AsyncIterable<string>;
   /** `docker save` of one image as a tar stream. */
   saveImage(imageRef: string, options: { readonly platform?: string }): Promise<Readable>;
+  /**
+   * The same, of its layers only those with these uncompressed digests; undefined where the engine can only save images
+   * whole. The stream may fail for the same reason. `labels` go on what is made for the time of reading.
+   */
+  saveLayers(
+    imageRef: string,
+    options: { readonly layers: readonly string[]; readonly labels: Labels },
+  ): Promise<Readable | undefined>;
   inspectImage(imageRef: string): Promise<ImageSummary | undefined>;
 };
 
@@ -138,6 +146,9 @@ export type ObjectStore = {
   isVersioned(bucketName: string): Promise<boolean>;
   /** Refuses a bucket that is not empty unless `isForced`: then every version of every object goes first. */
   removeBucket(bucketName: string, options: { readonly isForced: boolean }): Promise<void>;
+  putObject(bucketName: string, object: { readonly key: string; readonly content: Buffer }): Promise<void>;
+  /** An object's content, or undefined when it is not there. */
+  getObject(bucketName: string, key: string): Promise<Buffer | undefined>;
 };
 
 export type DirectoryEntry = { readonly name: string; readonly isDirectory: boolean };

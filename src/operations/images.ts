@@ -3,6 +3,7 @@ import {
   getPlan,
   goArchitecture,
   goSystem,
+  planExampleImage,
   planImages,
   publishedRef,
   RUNTIME_IMAGES,
@@ -59,6 +60,28 @@ export async function buildImages(
   options: { readonly names?: readonly RuntimeImageName[]; readonly signal?: AbortSignal | undefined },
 ): Promise<ReadonlyMap<RuntimeImageName, string>> {
   return resolveImages(ports, emit, { names: options.names ?? RUNTIME_IMAGES, signal: options.signal });
+}
+
+/**
+ * Makes an example app's image present, named by the hash of its sources and `:latest` as its manifests have it.
+ * `folder` is a builder on the app's own folder. Returns the name with `:latest`.
+ */
+export async function buildExampleImage(
+  ports: ImagePorts,
+  emit: Emit,
+  example: { readonly name: string; readonly folder: ImageBuilder; readonly signal?: AbortSignal | undefined },
+): Promise<string> {
+  const { name, folder, signal } = example;
+  const resolution = new Resolution(ports, emit, { plans: await currentPlans(ports), signal });
+  const baseRef = await resolution.resolve('base');
+  const build = planExampleImage(await folder.listSources(), { name, baseRef });
+  if ((await folder.findImage(build.ref)) === undefined) {
+    const texts = { phase: `image ${name}`, doing: 'building', done: `built ${build.ref}` };
+    await inPhase(ports.clock, emit, texts, (onProgress) => folder.build(build, { onProgress, signal }));
+  }
+  const stableRef = `${build.ref.slice(0, build.ref.lastIndexOf(':'))}:latest`;
+  await folder.tag(build.ref, stableRef);
+  return stableRef;
 }
 
 /** `image ls` */
