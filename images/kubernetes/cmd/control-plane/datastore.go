@@ -2,8 +2,7 @@ package main
 
 import (
 	"context"
-	"net/url"
-	"os"
+	"errors"
 	"time"
 	_ "unsafe" // for go:linkname
 
@@ -17,9 +16,6 @@ import (
 
 const (
 	datastoreDirectory = "/var/lib/etcd/data"
-	datastoreSocket    = "/run/etcd.sock"
-	// etcd insists on a place to listen for other members, of which there will never be any.
-	datastorePeerSocket = "/run/etcd-peer.sock"
 
 	// Ticks drive elections and heartbeats between members; a lone one needs few.
 	tickMs             = 500
@@ -61,7 +57,8 @@ func (d *datastore) wait() error {
 	if d.err != nil {
 		return d.err
 	}
-	return <-d.etcd.Err()
+	<-d.etcd.Server.StopNotify()
+	return errors.New("stopped")
 }
 
 // close stops etcd in an orderly way.
@@ -75,12 +72,6 @@ func (d *datastore) close() {
 func startEtcd() (*embed.Etcd, error) {
 	// etcd allocates two log segments at once, by default 64 MiB each: far more than a sandbox writes between two snapshots.
 	wal.SegmentSizeBytes = 16 * mebibyte
-	for _, socket := range []string{datastoreSocket, datastorePeerSocket} {
-		// Left over when the process was killed and its container started again with the same /run.
-		if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-			return nil, err
-		}
-	}
 	etcd, err := embed.StartEtcd(datastoreConfig())
 	if err != nil {
 		return nil, err
@@ -89,8 +80,8 @@ func startEtcd() (*embed.Etcd, error) {
 		select {
 		case <-etcd.Server.ReadyNotify():
 			return etcd, nil
-		case err := <-etcd.Err():
-			return nil, err
+		case <-etcd.Server.StopNotify():
+			return nil, errors.New("stopped")
 		case <-time.After(electionRetryDelay):
 			// A member waits up to a second, at random, for a leader to show up before it stands for election.
 			// Here nobody else can: the message by which a leader hands over makes it stand at once.
@@ -116,8 +107,9 @@ func datastoreConfig() *embed.Config {
 	config := embed.NewConfig()
 	config.Name = "sandbar"
 	config.Dir = datastoreDirectory
-	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: datastoreSocket}}
-	config.ListenPeerUrls = []url.URL{{Scheme: "unix", Path: datastorePeerSocket}}
+	// The API server calls etcd's functions, and there are no other members: it listens nowhere.
+	config.ListenClientUrls = nil
+	config.ListenPeerUrls = nil
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	config.EnableGRPCGateway = false
 	config.TickMs = tickMs

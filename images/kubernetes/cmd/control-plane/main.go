@@ -20,7 +20,7 @@ import (
 
 // shutdownTimeout bounds how long a stop may take. What is acknowledged is on disk already, so nothing is lost when
 // a slow request is cut off.
-const shutdownTimeout = time.Second
+const shutdownTimeout = 500 * time.Millisecond
 
 var processStart = time.Now()
 

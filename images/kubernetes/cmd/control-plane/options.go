@@ -22,6 +22,7 @@ const (
 	featureGatesFlag = "feature-gates"
 	// The components insist on an address; the connection that they get is the in-process one.
 	placeholderMaster = "https://127.0.0.1:6443"
+	placeholderEtcd   = "http://in-process"
 )
 
 // componentOptions are the options of the three Kubernetes components, with all flags and feature gates applied.
@@ -127,7 +128,7 @@ func apiServerFlags(config Config) map[string]string {
 		"bind-address":                       "0.0.0.0",
 		"secure-port":                        strconv.Itoa(config.AdvertisePort),
 		"advertise-address":                  config.Address,
-		"etcd-servers":                       "unix://" + datastoreSocket,
+		"etcd-servers":                       placeholderEtcd,
 		"service-cluster-ip-range":           config.ServiceSubnet,
 		"authorization-mode":                 "Node,RBAC",
 		"enable-admission-plugins":           "NodeRestriction",
@@ -154,14 +155,16 @@ func apiServerFlags(config Config) map[string]string {
 
 func controllerManagerFlags(config Config) map[string]string {
 	return map[string]string{
-		"master":                           placeholderMaster,
-		"secure-port":                      "0",
-		"leader-elect":                     "false",
-		"allocate-node-cidrs":              "true",
-		"cluster-cidr":                     config.PodSubnet,
-		"service-cluster-ip-range":         config.ServiceSubnet,
-		"cluster-signing-cert-file":        pkiDirectory + "ca.crt",
-		"cluster-signing-key-file":         pkiDirectory + "ca.key",
+		"master":                    placeholderMaster,
+		"secure-port":               "0",
+		"leader-elect":              "false",
+		"allocate-node-cidrs":       "true",
+		"cluster-cidr":              config.PodSubnet,
+		"service-cluster-ip-range":  config.ServiceSubnet,
+		"cluster-signing-cert-file": pkiDirectory + "ca.crt",
+		"cluster-signing-key-file":  pkiDirectory + "ca.key",
+		// The default lies on the read-only root.
+		"flex-volume-plugin-dir":           "/tmp/flexvolume",
 		"root-ca-file":                     pkiDirectory + "ca.crt",
 		"service-account-private-key-file": pkiDirectory + "sa.key",
 		// No other client competes for this API server.

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func testConfig() Config {
+	return Config{Address: "172.30.0.2", AdvertisePort: 6443, ServiceSubnet: "10.96.0.0/16", PodSubnet: "10.244.0.0/16"}
+}
+
+func TestParseOptionsNamesTheFlagThatIsWrong(t *testing.T) {
+	tests := map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"an unknown API server flag": {
+			func(c *Config) { c.APIServerArguments = map[string]string{"no-such-flag": "1"} },
+			"kube-apiserver: unknown flag --no-such-flag",
+		},
+		"a value that a scheduler flag does not take": {
+			func(c *Config) { c.SchedulerArguments = map[string]string{"secure-port": "many"} },
+			"kube-scheduler: flag --secure-port: ",
+		},
+		"an unknown controller": {
+			func(c *Config) { c.ControllerManagerArguments = map[string]string{"--v": "loud"} },
+			"kube-controller-manager: flag --v: ",
+		},
+		"an unknown feature gate": {
+			func(c *Config) { c.FeatureGates = map[string]bool{"NoSuchGate": true} },
+			"flag --feature-gates: unrecognized feature gate: NoSuchGate",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			config := testConfig()
+			test.change(&config)
+			_, err := parseOptions(config)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("error is %v, want one line with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestMergeFlagsLetsTheUserWin(t *testing.T) {
+	ours := map[string]string{"v": "2", "secure-port": "0"}
+	flags, gates := mergeFlags(ours, map[string]string{"--v": "4", "feature-gates": "A=true"})
+	if flags["v"] != "4" || flags["secure-port"] != "0" || len(flags) != 2 || gates != "A=true" {
+		t.Fatalf("flags %v, feature gates %q", flags, gates)
+	}
+	if ours["v"] != "2" {
+		t.Fatal("our own flags were changed")
+	}
+}
