@@ -28,6 +28,7 @@ import {
   type Engine,
 } from './docker-engine.ts';
 import type { EngineEnvironment } from './docker-endpoint.ts';
+import { openLayers, type StoredImage } from './docker-layers.ts';
 
 type LabelFilter = { readonly key: string; readonly value?: string };
 
@@ -138,6 +139,23 @@ export class DockerRuntime implements Runtime {
         isStream: true,
         statusCodes: { 200: true },
       })) as Readable;
+    });
+  }
+
+  async saveLayers(
+    imageRef: string,
+    { layers, labels }: { readonly layers: readonly string[]; readonly labels: Labels },
+  ): Promise<Readable | undefined> {
+    return this.#ask(`read layers of image ${imageRef}`, async ({ docker }) => {
+      const image = await docker.getImage(encodeReference(imageRef)).inspect();
+      const stored = {
+        id: image.Id,
+        name: imageRef,
+        layers: image.RootFS.Layers as readonly string[],
+        graphDriver: image.GraphDriver as StoredImage['graphDriver'],
+      };
+      const archive = await openLayers(docker, stored, { wantedLayers: layers, labels });
+      return archive === undefined ? undefined : Readable.from(archive, { objectMode: false });
     });
   }
 
