@@ -159,6 +159,24 @@ export class DockerRuntime implements Runtime {
     });
   }
 
+  async readImageFile(imageRef: string, path: string): Promise<Buffer> {
+    return this.#ask(`read ${path} of image ${imageRef}`, async ({ docker }) => {
+      const container = await docker.createContainer({
+        Image: imageRef,
+        Cmd: ['never started'],
+        HostConfig: { NetworkMode: 'none' },
+      });
+      try {
+        for await (const member of readTar((await container.getArchive({ path })) as Readable)) {
+          if (member.kind === 'file') return await readMember(member);
+        }
+        throw new Error('it is not a file');
+      } finally {
+        await removeWholly(docker, container.id);
+      }
+    });
+  }
+
   async createNetwork(network: {
     readonly name: string;
     readonly subnet: string;

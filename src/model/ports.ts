@@ -99,6 +99,8 @@ export type Runtime = {
     imageRef: string,
     options: { readonly layers: readonly string[]; readonly labels: Labels },
   ): Promise<Readable | undefined>;
+  /** Content of a file of an image, without running anything of it. */
+  readImageFile(imageRef: string, path: string): Promise<Buffer>;
   inspectImage(imageRef: string): Promise<ImageSummary | undefined>;
 };
 
