@@ -1,0 +1,114 @@
+import { dirname } from 'node:path/posix';
+import type { DirectoryEntry, Host, InotifyLimits } from '../../src/model/ports.ts';
+
+/** A machine in memory: files by path, ports that others listen on, routes. */
+export class FakeHost implements Host {
+  readonly platform: NodeJS.Platform = 'linux';
+  readonly architecture: string = 'x64';
+  readonly env: Record<string, string | undefined>;
+  readonly homeDirectory = '/home/ada';
+  readonly workingDirectory = '/home/ada/app';
+  readonly cacheDirectory = '/home/ada/.cache/sandbar';
+  readonly stateDirectory = '/home/ada/.local/state/sandbar';
+  readonly isRoot = false;
+  readonly processId = 4711;
+  readonly files = new Map<string, { readonly content: string; readonly mode: number; readonly ageMs: number }>();
+  /** Port → who listens there. */
+  readonly listeners = new Map<number, string>();
+  routes: readonly string[] = ['172.17.0.0/16'];
+  freeBytes = 100 * 2 ** 30;
+  inotifyLimits: InotifyLimits | undefined = { maxUserInstances: 8192, maxUserWatches: 1_048_576 };
+  readonly alivePids = new Set([4711]);
+  /** URL → status; what is not here does not answer. */
+  readonly httpStatuses = new Map<string, number>();
+  readonly #locks = new Map<string, Promise<unknown>>();
+
+  constructor(env: Readonly<Record<string, string | undefined>> = {}) {
+    this.env = { ...env };
+  }
+
+  readFile(path: string): Promise<string | undefined> {
+    return Promise.resolve(this.files.get(path)?.content);
+  }
+
+  writeFileAtomically(path: string, content: string | Buffer, mode: number): Promise<void> {
+    this.files.set(path, { content: content.toString(), mode, ageMs: 0 });
+    return Promise.resolve();
+  }
+
+  createFile(path: string, content: string, mode: number): Promise<boolean> {
+    if (this.files.has(path)) return Promise.resolve(false);
+    this.files.set(path, { content, mode, ageMs: 0 });
+    return Promise.resolve(true);
+  }
+
+  removeFile(path: string): Promise<void> {
+    this.files.delete(path);
+    return Promise.resolve();
+  }
+
+  hasFile(path: string): Promise<boolean> {
+    return Promise.resolve(this.files.has(path));
+  }
+
+  findAgeMs(path: string): Promise<number | undefined> {
+    return Promise.resolve(this.files.get(path)?.ageMs);
+  }
+
+  waitForRemoval(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined> {
+    const below = [...this.files.keys()].filter((file) => file.startsWith(`${path}/`));
+    if (below.length === 0) return Promise.resolve(undefined);
+    const names = new Set(below.map((file) => file.slice(path.length + 1).split('/')[0] ?? ''));
+    const isDirectory = (name: string): boolean =>
+      below.some((file) => dirname(file) !== path && file.startsWith(`${path}/${name}/`));
+    return Promise.resolve([...names].map((name) => ({ name, isDirectory: isDirectory(name) })));
+  }
+
+  isPortFree(port: number): Promise<boolean> {
+    return Promise.resolve(!this.listeners.has(port));
+  }
+
+  findPortOwner(port: number): Promise<string | undefined> {
+    return Promise.resolve(this.listeners.get(port));
+  }
+
+  listRoutes(): Promise<readonly string[]> {
+    return Promise.resolve(this.routes);
+  }
+
+  freeDiskBytes(): Promise<number | undefined> {
+    return Promise.resolve(this.freeBytes);
+  }
+
+  findInotifyLimits(): Promise<InotifyLimits | undefined> {
+    return Promise.resolve(this.inotifyLimits);
+  }
+
+  isProcessAlive(pid: number): boolean {
+    return this.alivePids.has(pid);
+  }
+
+  async withLock<T>(
+    name: string,
+    { onWait }: { readonly onWait: (holder: string) => void; readonly signal?: AbortSignal },
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const before = this.#locks.get(name);
+    if (before !== undefined) onWait('another process');
+    const running = (before ?? Promise.resolve()).catch(() => undefined).then(work);
+    this.#locks.set(name, running);
+    try {
+      return await running;
+    } finally {
+      if (this.#locks.get(name) === running) this.#locks.delete(name);
+    }
+  }
+
+  httpGet(url: string): Promise<{ readonly status: number; readonly body: string }> {
+    return Promise.resolve({ status: this.httpStatuses.get(url) ?? 0, body: '' });
+  }
+}

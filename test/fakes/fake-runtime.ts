@@ -1,0 +1,365 @@
+/** A container engine in memory: names, labels, files, ports and logs behave as Docker's do, as the contract shows. */
+import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { SandbarError } from '../../src/model/errors.ts';
+import { blobPath, formatManifest } from '../../src/model/image-archive.ts';
+import { LABELS } from '../../src/model/names.ts';
+import type {
+  ContainerSummary,
+  EngineInfo,
+  ExecResult,
+  ImageSummary,
+  Labels,
+  NetworkSummary,
+  Runtime,
+  VolumeSummary,
+} from '../../src/model/ports.ts';
+import type { ContainerFile, ContainerSpec, ContainerState } from '../../src/model/resources.ts';
+import { createTar } from '../../src/model/tar.ts';
+
+/** An image: what its process prints at the start, and the programs that can be run in it. */
+export type FakeImage = {
+  readonly output?: readonly string[];
+  readonly layers?: readonly string[];
+  readonly files?: Readonly<Record<string, string>>;
+};
+
+/** A program by its name, `cat` and `sh` among them; what it returns is its result. */
+export type FakeProgram = (call: {
+  readonly container: FakeContainer;
+  readonly args: readonly string[];
+  readonly stdin: string;
+}) => Promise<Partial<ExecResult>> | Partial<ExecResult>;
+
+export type FakeContainer = {
+  readonly id: string;
+  readonly spec: ContainerSpec;
+  readonly labels: Labels;
+  readonly files: Map<string, ContainerFile>;
+  readonly log: string[];
+  state: ContainerState;
+  exitCode: number;
+};
+
+type FakeVolume = VolumeSummary & { readonly files: Map<string, ContainerFile> };
+
+export class FakeRuntime implements Runtime {
+  readonly containers = new Map<string, FakeContainer>();
+  readonly volumes = new Map<string, FakeVolume>();
+  readonly networks = new Map<string, NetworkSummary>();
+  readonly images = new Map<string, FakeImage>();
+  /** Ports that other processes of the host listen on. */
+  readonly foreignPorts = new Set<number>();
+  readonly programs = new Map<string, FakeProgram>(Object.entries(PROGRAMS));
+  /** What was changed, in order: `start sandbar-dev-dns`. */
+  readonly calls: string[] = [];
+  engine: EngineInfo = ENGINE;
+  #created = 0;
+
+  info(): Promise<EngineInfo> {
+    return Promise.resolve(this.engine);
+  }
+
+  listContainers(label: LabelFilter): Promise<readonly ContainerSummary[]> {
+    return Promise.resolve([...this.containers.values()].filter(({ labels }) => matches(labels, label)).map(summarize));
+  }
+
+  listVolumes(label: LabelFilter): Promise<readonly VolumeSummary[]> {
+    const found = [...this.volumes.values()].filter(({ labels }) => matches(labels, label));
+    return Promise.resolve(found.map(({ name, labels }) => ({ name, labels })));
+  }
+
+  listNetworks(): Promise<readonly NetworkSummary[]> {
+    return Promise.resolve([...this.networks.values()]);
+  }
+
+  async findImageId(imageRef: string): Promise<string | undefined> {
+    return (await this.inspectImage(imageRef))?.id;
+  }
+
+  inspectImage(imageRef: string): Promise<ImageSummary | undefined> {
+    const image = this.images.get(imageRef);
+    if (image === undefined) return Promise.resolve(undefined);
+    return Promise.resolve({
+      id: digest(JSON.stringify(image)),
+      tags: [imageRef],
+      os: 'linux',
+      architecture: 'amd64',
+      sizeBytes: 1000,
+      layers: image.layers ?? [],
+    });
+  }
+
+  async saveImage(imageRef: string): Promise<Readable> {
+    return this.#archive(imageRef, this.#image(imageRef).layers ?? []);
+  }
+
+  async saveLayers(
+    imageRef: string,
+    { layers }: { readonly layers: readonly string[] },
+  ): Promise<Readable | undefined> {
+    return this.#archive(imageRef, layers);
+  }
+
+  readImageFile(imageRef: string, path: string): Promise<Buffer> {
+    const content = this.#image(imageRef).files?.[path];
+    if (content === undefined) return Promise.reject(missing(`${path} in image ${imageRef}`));
+    return Promise.resolve(Buffer.from(content));
+  }
+
+  async createNetwork({ name, subnet, labels }: NetworkRequest): Promise<void> {
+    const present = this.networks.get(name);
+    if (present !== undefined) requireOurs(`network ${name}`, present.labels, labels);
+    const other = [...this.networks.values()].find(
+      (network) => network.name !== name && network.subnets.includes(subnet),
+    );
+    if (other !== undefined) throw new SandbarError('SUBNET_IN_USE', `${subnet} is used by network ${other.name}`);
+    this.networks.set(name, { id: this.#nextId(), name, labels, subnets: [subnet] });
+    this.calls.push(`create network ${name}`);
+    await Promise.resolve();
+  }
+
+  async removeNetwork(name: string): Promise<void> {
+    const users = [...this.containers.values()].filter(
+      ({ spec, state }) => spec.networkName === name && state === 'running',
+    );
+    if (users.length > 0) throw new SandbarError('DOCKER_FAILED', `network ${name} has active endpoints`);
+    if (this.networks.delete(name)) this.calls.push(`remove network ${name}`);
+    await Promise.resolve();
+  }
+
+  async createVolume({ name, labels }: { readonly name: string; readonly labels: Labels }): Promise<void> {
+    const present = this.volumes.get(name);
+    if (present !== undefined) {
+      requireOurs(`volume ${name}`, present.labels, labels);
+      return;
+    }
+    this.volumes.set(name, { name, labels, files: new Map() });
+    this.calls.push(`create volume ${name}`);
+    await Promise.resolve();
+  }
+
+  async removeVolume(name: string): Promise<void> {
+    const users = [...this.containers.values()].filter(({ spec }) =>
+      spec.volumes.some(({ volumeName }) => volumeName === name),
+    );
+    if (users.length > 0) throw new SandbarError('CONFLICT', `volume ${name} is in use`);
+    if (this.volumes.delete(name)) this.calls.push(`remove volume ${name}`);
+    await Promise.resolve();
+  }
+
+  async createContainer(spec: ContainerSpec, files: readonly ContainerFile[], labels: Labels): Promise<string> {
+    this.#image(spec.imageRef);
+    const present = this.containers.get(spec.name);
+    if (present !== undefined) requireOurs(`container ${spec.name}`, present.labels, labels);
+    const container: FakeContainer = {
+      id: this.#nextId(),
+      spec,
+      labels,
+      files: new Map(),
+      log: [],
+      state: 'created',
+      exitCode: 0,
+    };
+    this.containers.set(spec.name, container);
+    for (const file of files) this.#filesAt(container, file.path).set(file.path, file);
+    this.calls.push(`create container ${spec.name}`);
+    await Promise.resolve();
+    return container.id;
+  }
+
+  async startContainer(ref: string): Promise<void> {
+    const container = this.#container(ref);
+    if (container.state === 'running') return;
+    const { ports, networkName } = container.spec;
+    if (!this.networks.has(networkName)) throw missing(`network ${networkName}`);
+    const taken = ports.find(({ hostPort }) => this.foreignPorts.has(hostPort) || this.#isPublished(hostPort));
+    if (taken !== undefined) throw new SandbarError('PORT_IN_USE', `port ${String(taken.hostPort)} is in use`);
+    container.state = 'running';
+    container.log.push(...(this.#image(container.spec.imageRef).output ?? []));
+    this.calls.push(`start ${container.spec.name}`);
+    await Promise.resolve();
+  }
+
+  async stopContainer(ref: string, _options: { readonly timeoutS: number }): Promise<void> {
+    const container = this.#findContainer(ref);
+    if (container?.state !== 'running') return;
+    container.state = 'exited';
+    container.exitCode = 137;
+    this.calls.push(`stop ${container.spec.name}`);
+    await Promise.resolve();
+  }
+
+  async removeContainer(ref: string): Promise<void> {
+    const container = this.#findContainer(ref);
+    if (container === undefined) return;
+    this.containers.delete(container.spec.name);
+    this.calls.push(`remove container ${container.spec.name}`);
+    await Promise.resolve();
+  }
+
+  inspectState(
+    ref: string,
+  ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined> {
+    const container = this.#findContainer(ref);
+    if (container === undefined) return Promise.resolve(undefined);
+    return Promise.resolve({ state: container.state, exitCode: container.exitCode, error: '' });
+  }
+
+  readFile(ref: string, path: string): Promise<string | undefined> {
+    const container = this.#findContainer(ref);
+    return Promise.resolve(container && this.#filesAt(container, path).get(path)?.content);
+  }
+
+  async exec(
+    ref: string,
+    command: readonly string[],
+    { stdin = '', signal }: { readonly stdin?: Readable | string; readonly signal?: AbortSignal } = {},
+  ): Promise<ExecResult> {
+    signal?.throwIfAborted();
+    const container = this.#container(ref);
+    if (container.state !== 'running') throw new SandbarError('CLUSTER_NOT_RUNNING', `container ${ref} is not running`);
+    // A program of many names comes with the one that it is called by.
+    const [name = '', ...args] = command[0]?.endsWith('/busybox') === true ? command.slice(1) : command;
+    const program = this.programs.get(name);
+    if (program === undefined) return { exitCode: 126, stdout: `${name}: executable file not found`, stderr: '' };
+    const input = typeof stdin === 'string' ? stdin : await text(stdin);
+    const running = Promise.resolve(program({ container, args, stdin: input }));
+    const result = await (signal === undefined ? running : Promise.race([running, rejectionOf(signal)]));
+    return { exitCode: 0, stdout: '', stderr: '', ...result };
+  }
+
+  async *logs(
+    ref: string,
+    {
+      tail,
+      isFollowing,
+      signal,
+    }: { readonly tail?: number; readonly isFollowing?: boolean; readonly signal?: AbortSignal },
+  ): AsyncGenerator<string> {
+    const { log } = this.#container(ref);
+    yield* tail === undefined ? log : log.slice(-tail);
+    if (isFollowing === true && signal !== undefined) await rejectionOf(signal).catch(() => undefined);
+  }
+
+  async #archive(imageRef: string, layers: readonly string[]): Promise<Readable> {
+    const image = await this.inspectImage(imageRef);
+    if (image === undefined) throw missing(`image ${imageRef}`);
+    const manifest = { config: blobPath(image.id), names: [imageRef], layers: image.layers.map(blobPath) };
+    const files = [
+      { path: blobPath(image.id), mode: 0o644, content: '{}' },
+      ...layers.map((layer) => ({ path: blobPath(layer), mode: 0o644, content: `content of ${layer}` })),
+      { path: 'manifest.json', mode: 0o644, content: formatManifest([manifest]) },
+    ];
+    return Readable.from([createTar(files)], { objectMode: false });
+  }
+
+  #image(imageRef: string): FakeImage {
+    const image = this.images.get(imageRef);
+    if (image === undefined) throw new SandbarError('IMAGE_UNAVAILABLE', `no such image: ${imageRef}`);
+    return image;
+  }
+
+  #container(ref: string): FakeContainer {
+    const container = this.#findContainer(ref);
+    if (container === undefined) throw missing(`container ${ref}`);
+    return container;
+  }
+
+  #findContainer(ref: string): FakeContainer | undefined {
+    return this.containers.get(ref) ?? [...this.containers.values()].find(({ id }) => id === ref);
+  }
+
+  /** Files of the volume that lies at a path, or else the container's own. */
+  #filesAt(container: FakeContainer, path: string): Map<string, ContainerFile> {
+    const mounted = container.spec.volumes.find((volume) => path.startsWith(`${volume.path}/`));
+    return (mounted && this.volumes.get(mounted.volumeName)?.files) ?? container.files;
+  }
+
+  #isPublished(hostPort: number): boolean {
+    return [...this.containers.values()].some(
+      ({ state, spec }) => state === 'running' && spec.ports.some((port) => port.hostPort === hostPort),
+    );
+  }
+
+  #nextId(): string {
+    this.#created += 1;
+    return digest(String(this.#created)).slice('sha256:'.length);
+  }
+}
+
+type LabelFilter = { readonly key: string; readonly value?: string };
+
+type NetworkRequest = Parameters<Runtime['createNetwork']>[0];
+
+const ENGINE: EngineInfo = {
+  version: '20.10.24',
+  apiVersion: '1.41',
+  operatingSystem: 'Debian GNU/Linux 12 (bookworm)',
+  architecture: 'x86_64',
+  cgroupVersion: 2,
+  dataRoot: '/var/lib/docker',
+  cpus: 4,
+  memoryBytes: 16 * 2 ** 30,
+  hasContainerdImageStore: false,
+  isRootless: false,
+};
+
+/** What a small shell image has. `sh` takes the few forms that the contract uses. */
+const PROGRAMS: Readonly<Record<string, FakeProgram>> = {
+  cat: ({ stdin, args, container }) => {
+    const [path] = args;
+    if (path === undefined) return { stdout: stdin };
+    const file = container.files.get(path);
+    return file === undefined ? { exitCode: 1, stderr: `cat: ${path}: no such file` } : { stdout: file.content };
+  },
+  echo: ({ args }) => ({ stdout: `${args.join(' ')}\n` }),
+  false: () => ({ exitCode: 1 }),
+  sleep: ({ args }) => new Promise((resolve) => setTimeout(resolve, Number(args[0]) * 1000, {}).unref()),
+  stat: ({ args, container }) => {
+    const file = container.files.get(args.at(-1) ?? '');
+    return { stdout: `${(file?.mode ?? 0).toString(8)}\n` };
+  },
+};
+
+function summarize({ id, spec, labels, state }: FakeContainer): ContainerSummary {
+  return {
+    id,
+    name: spec.name,
+    state,
+    status: state === 'running' ? 'Up 3 minutes' : state,
+    imageRef: spec.imageRef,
+    labels,
+    ports: spec.ports,
+    address: state === 'running' ? spec.address : '',
+  };
+}
+
+function matches(labels: Labels, { key, value }: LabelFilter): boolean {
+  return value === undefined ? labels[key] !== undefined : labels[key] === value;
+}
+
+function requireOurs(subject: string, present: Labels, wanted: Labels): void {
+  const cluster = present[LABELS.cluster];
+  if (cluster !== undefined && cluster === wanted[LABELS.cluster]) return;
+  throw new SandbarError('NAME_TAKEN', `a ${subject} is there already and was not made by this cluster`);
+}
+
+function missing(subject: string): SandbarError {
+  return new SandbarError('NOT_FOUND', `no such ${subject}`);
+}
+
+function rejectionOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = (): void => {
+      reject(signal.reason as Error);
+    };
+    if (signal.aborted) fail();
+    signal.addEventListener('abort', fail, { once: true });
+  });
+}
+
+function digest(content: string): string {
+  return `sha256:${createHash('sha256').update(content).digest('hex')}`;
+}
