@@ -60,8 +60,12 @@ export function formatTlsConfig(): string {
 function entryPoint(port: number): object {
   return {
     address: `:${String(port)}`,
-    // Large uploads and long streams are not cut off after a minute.
-    transport: { respondingTimeouts: { readTimeout: '0s' } },
+    transport: {
+      // Large uploads and long streams are not cut off after a minute.
+      respondingTimeouts: { readTimeout: '0s' },
+      // An open WebSocket does not hold up `down`.
+      lifeCycle: { graceTimeOut: '1s' },
+    },
   };
 }
 
