@@ -1,9 +1,11 @@
 /** Wires the adapters to the command line; the only file that sees both. */
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createClock } from './adapters/clock.ts';
 import { createHost } from './adapters/host.ts';
+import type { ImageBuilder } from './model/images.ts';
 import type { Host } from './model/ports.ts';
 import type { AllPorts, CliDependencies } from './cli/context.ts';
 import { runProgram } from './cli/program.ts';
@@ -16,6 +18,7 @@ const INTERRUPTED = 130;
 export async function main(argv: readonly string[]): Promise<number> {
   const host = createHost();
   const interruption = new AbortController();
+  const galleryPath = join(packageDirectory(), 'docs', 'examples', 'gallery');
   const terminal = openTerminal({
     stdin: process.stdin,
     stdout: process.stdout,
@@ -41,6 +44,11 @@ export async function main(argv: readonly string[]): Promise<number> {
       opened.close = close;
       return ports;
     },
+    provideEngine: async (emit) => {
+      const { provideEngine } = await import('./adapters/engine-start.ts');
+      await provideEngine(host, emit, interruption.signal);
+    },
+    gallery: { path: galleryPath, readBytes: (file) => readFile(join(galleryPath, file)) },
     mintIdentity: async (request, existing) => {
       const { mintIdentity } = await import('./adapters/pki.ts');
       return mintIdentity(request, existing);
@@ -72,17 +80,20 @@ async function openPorts(host: Host): Promise<{ readonly ports: AllPorts; readon
     import('./adapters/image-builder.ts'),
   ]);
   const runtime = new DockerRuntime(host);
-  const images = new DockerImageBuilder({
-    docker: await runtime.client(),
-    imagesDirectory: join(packageDirectory(), 'images'),
-    logDirectory: join(host.stateDirectory, 'logs'),
-    env: host.env,
-    homeDirectory: host.homeDirectory,
-    isRoot: host.isRoot,
-  });
+  const docker = await runtime.client();
+  const openImages = (imagesDirectory: string): ImageBuilder =>
+    new DockerImageBuilder({
+      docker,
+      imagesDirectory,
+      logDirectory: join(host.stateDirectory, 'logs'),
+      env: host.env,
+      homeDirectory: host.homeDirectory,
+      isRoot: host.isRoot,
+    });
   const ports: AllPorts = {
     runtime,
-    images,
+    images: openImages(join(packageDirectory(), 'images')),
+    openImages,
     host,
     clock: createClock(),
     connectCluster: (access) => new KubernetesCluster(access),

@@ -1,10 +1,16 @@
 /** What commands are given: the operations' ports, opened when first needed, and where to print. */
 import type { ImagePorts } from '../operations/images.ts';
+import type { ImageBuilder } from '../model/images.ts';
 import type { Identity, IdentityRequest } from '../model/identity.ts';
 import type { Host, Ports } from '../model/ports.ts';
+import type { Emit } from '../model/events.ts';
 import type { Terminal } from './terminal.ts';
 
-export type AllPorts = Ports & ImagePorts;
+export type AllPorts = Ports &
+  ImagePorts & {
+    /** Builds images from another folder than `images/`. */
+    readonly openImages: (directory: string) => ImageBuilder;
+  };
 
 /** Runs a program on the user's terminal and returns its exit code. */
 export type RunProgram = (
@@ -17,6 +23,10 @@ export type CliDependencies = {
   readonly host: Host;
   /** Connects to the engine; fails with an explanation where there is none. */
   readonly openPorts: () => Promise<AllPorts>;
+  /** Makes sure that an engine answers, installing and starting one where that is ours to do. */
+  readonly provideEngine: (emit: Emit) => Promise<void>;
+  /** The app of `docs/examples/gallery`. */
+  readonly gallery: ExampleFolder;
   readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
   readonly runProgram: RunProgram;
   readonly terminal: Terminal;
@@ -24,6 +34,11 @@ export type CliDependencies = {
   readonly signal: AbortSignal;
   /** Package version. */
   readonly version: string;
+};
+
+export type ExampleFolder = {
+  readonly path: string;
+  readonly readBytes: (file: string) => Promise<Buffer>;
 };
 
 export type OutputFormat = 'text' | 'json' | 'ndjson';

@@ -81,6 +81,12 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   }
   up.action(run(async () => (await import('./commands/up.ts')).runUp));
 
+  add(program, 'quickstart', 'bring up a cluster with the example app on it, and all that is needed for that', [
+    'sandbar quickstart',
+  ])
+    .option('--prepare', 'an engine and the images only')
+    .action(run(async () => (await import('./commands/quickstart.ts')).runQuickstart));
+
   add(program, 'down', 'remove the containers and the network; keeps the data unless --volumes is given', [
     'sandbar down',
     'sandbar down --volumes --yes',

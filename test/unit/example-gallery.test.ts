@@ -14,16 +14,20 @@ type Store = {
   remove(id: string): Promise<void>;
 };
 type Pictures = {
-  detectPicture(bytes: Buffer): { readonly type: string; readonly extension: string } | undefined;
-  typeOfKey(key: string): string | undefined;
-  isPictureKey(key: string): boolean;
-  newPictureKey(parts: { readonly now: Date; readonly random: string; readonly extension: string }): string;
-  pageOfNewest<T extends { readonly key: string; readonly modified: string }>(
+  readonly detectPicture: (bytes: Buffer) => { readonly type: string; readonly extension: string } | undefined;
+  readonly typeOfKey: (key: string) => string | undefined;
+  readonly isPictureKey: (key: string) => boolean;
+  readonly newPictureKey: (parts: {
+    readonly now: Date;
+    readonly random: string;
+    readonly extension: string;
+  }) => string;
+  readonly pageOfNewest: <T extends { readonly key: string; readonly modified: string }>(
     pictures: readonly T[],
     page: { readonly offset: number; readonly limit: number },
-  ): readonly T[];
-  escapeHtml(text: string): string;
-  parseCount(text: string | null, bounds: { readonly fallback: number; readonly max: number }): number;
+  ) => readonly T[];
+  readonly escapeHtml: (text: string) => string;
+  readonly parseCount: (text: string | null, bounds: { readonly fallback: number; readonly max: number }) => number;
 };
 
 // The app is plain JavaScript that runs as it is: it has no types to import.
@@ -31,11 +35,11 @@ const gallery = new URL('../../docs/examples/gallery/', import.meta.url);
 const load = (path: string): Promise<unknown> => import(new URL(path, gallery).href);
 const pictures = (await load('web/src/pictures.js')) as Pictures;
 const { fillIn } = (await load('web/src/page.js')) as {
-  fillIn(template: string, values: Readonly<Record<string, string>>): string;
+  readonly fillIn: (template: string, values: Readonly<Record<string, string>>) => string;
 };
 const { openStore, cleanCaption } = (await load('captions/src/store.js')) as {
-  openStore(path: string): Promise<Store>;
-  cleanCaption(text: unknown): string;
+  readonly openStore: (path: string) => Promise<Store>;
+  readonly cleanCaption: (text: unknown) => string;
 };
 
 describe('what counts as a picture', () => {
@@ -114,6 +118,7 @@ describe('the page', () => {
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         expect(pictures.escapeHtml(text)).not.toMatch(/[<>"']/);
       }),
+      { numRuns: 50 },
     );
   });
 });
@@ -129,7 +134,7 @@ describe('captions', () => {
 
   it('are one line of at most 200 characters, markup and all', () => {
     expect(cleanCaption('  a\n\tb\u0000c  <b>d</b> ')).toBe('a b c <b>d</b>');
-    expect([...cleanCaption('😀'.repeat(300))]).toHaveLength(200);
+    expect(cleanCaption('😀'.repeat(300))).toBe('😀'.repeat(200));
     expect(cleanCaption({ toString: () => 'x' })).toBe('');
   });
 

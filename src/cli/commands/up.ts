@@ -1,5 +1,5 @@
 import { formatPlan } from '../../engine/plan.ts';
-import type { UpResult } from '../../operations/up.ts';
+import type { UpRequest, UpResult } from '../../operations/up.ts';
 import { up } from '../../operations/up.ts';
 import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
 import { adminAccess } from '../../operations/access.ts';
@@ -9,7 +9,7 @@ import { COMPONENTS, contextName } from '../../model/names.ts';
 import type { ConfigFlags } from '../../config/flags.ts';
 import { formatMs } from '../view/plain.ts';
 import { loadSpec } from '../load-spec.ts';
-import { runCommand, type CommandInput } from '../run-command.ts';
+import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
 
 export type UpFlags = ConfigFlags & { readonly dryRun?: boolean; readonly imageRepository?: string };
 
@@ -17,30 +17,40 @@ export function runUp(input: CommandInput<UpFlags>): Promise<number> {
   return runCommand(input, async ({ ports, emit, confirm }) => {
     const { flags, globals, cli } = input;
     const startedAt = ports.clock.now();
-    const { spec, manifests } = await loadSpec({ ...globals, ...flags }, cli.host, emit);
-    const result = await up(
-      { spec, manifests, isDryRun: flags.dryRun === true, confirm, timeoutMs: globals.timeout, signal: cli.signal },
-      {
-        ports,
-        emit,
-        mintIdentity: cli.mintIdentity,
-        ensureImages: async () => {
-          const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-          const refs = await resolveImages(ports, emit, {
-            names: COMPONENTS,
-            repository,
-            signal: cli.signal,
-          });
-          return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
-        },
-      },
-    );
-    if (!result.isDryRun) {
-      const access = adminAccess(result.context.identity, result.context.ports.api);
-      await addKubeconfigEntry(cli.host, { name: contextName(spec.name), access });
-    }
+    const loaded = await loadSpec({ ...globals, ...flags }, cli.host, emit);
+    const result = await upWithContext(input, { ...loaded, ports, emit, confirm });
     return { result: describe(result), text: formatResult(result, ports.clock.now() - startedAt) };
   });
+}
+
+/** `up`, and its context in the user's kubeconfig. */
+export async function upWithContext(
+  { cli, globals, flags }: CommandInput<UpFlags>,
+  wish: Pick<CommandContext, 'ports' | 'emit' | 'confirm'> & Pick<UpRequest, 'spec' | 'manifests'>,
+): Promise<UpResult> {
+  const { ports, emit, confirm, spec, manifests } = wish;
+  const result = await up(
+    { spec, manifests, isDryRun: flags.dryRun === true, confirm, timeoutMs: globals.timeout, signal: cli.signal },
+    {
+      ports,
+      emit,
+      mintIdentity: cli.mintIdentity,
+      ensureImages: async () => {
+        const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
+        const refs = await resolveImages(ports, emit, {
+          names: COMPONENTS,
+          repository,
+          signal: cli.signal,
+        });
+        return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
+      },
+    },
+  );
+  if (!result.isDryRun) {
+    const access = adminAccess(result.context.identity, result.context.ports.api);
+    await addKubeconfigEntry(cli.host, { name: contextName(spec.name), access });
+  }
+  return result;
 }
 
 function describe(result: UpResult): unknown {
