@@ -1,7 +1,6 @@
 /** Ports and routes of this machine, as Linux and macOS tell of them. */
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { execa } from 'execa';
 import { addressAt, formatCidr, parseCidr } from '../model/cidr.ts';
 
 const PROBE_MS = 1_000;
@@ -86,6 +85,7 @@ export function parseListeningInodes(table: string, port: number): readonly stri
 }
 
 async function findMacPortOwner(port: number): Promise<string | undefined> {
+  const execa = await loadExeca();
   const { stdout } = await execa('lsof', ['-nP', `-iTCP:${String(port)}`, '-sTCP:LISTEN', '-Fpc'], { reject: false });
   return parseLsof(stdout);
 }
@@ -103,6 +103,7 @@ export async function listRoutes(platform: NodeJS.Platform): Promise<readonly st
     case 'linux':
       return parseLinuxRoutes(await readText('/proc/net/route'));
     case 'darwin': {
+      const execa = await loadExeca();
       const { stdout } = await execa('netstat', ['-rn', '-f', 'inet'], { reject: false });
       return parseMacRoutes(stdout);
     }
@@ -148,4 +149,9 @@ export function parseMacRoutes(output: string): readonly string[] {
 async function readText(file: string): Promise<string> {
   // A kernel without IPv6 has no tcp6.
   return readFile(file, 'utf8').catch(() => '');
+}
+
+/** Only where a question needs a program: it costs 20 ms, and every command has a host. */
+async function loadExeca(): Promise<typeof import('execa').execa> {
+  return (await import('execa')).execa;
 }
