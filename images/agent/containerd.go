@@ -22,8 +22,8 @@ const (
 // writeContainerdFiles writes containerd's configuration and returns the environment it runs in.
 func writeContainerdFiles(config agent.Config) ([]string, error) {
 	settings := containerdSettings{
-		snapshotter:         "native",
-		mayLowerOOMScoreAdj: hasCapability(unix.CAP_SYS_RESOURCE),
+		snapshotter:      "native",
+		mayLowerOOMScore: agent.MayLowerOOMScore(),
 	}
 	if canMountOverlay(containerdRoot) {
 		settings.snapshotter = "overlayfs"
@@ -88,19 +88,10 @@ func canMountOverlay(directory string) bool {
 	return unix.Unmount(merged, unix.MNT_DETACH) == nil
 }
 
-func hasCapability(capability uint) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return false
-	}
-	return sets[capability/32].Effective&(1<<(capability%32)) != 0
-}
-
 type containerdSettings struct {
 	snapshotter string
 	// Without CAP_SYS_RESOURCE the kernel refuses the negative scores that pods are given, and no sandbox would start.
-	mayLowerOOMScoreAdj bool
+	mayLowerOOMScore bool
 }
 
 func (s containerdSettings) toml() string {
@@ -147,6 +138,6 @@ disabled_plugins = [
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
         BinaryName = "runc"
         SystemdCgroup = false
-`, containerdRoot, agent.ContainerdSocket, s.snapshotter, agent.PauseImage, !s.mayLowerOOMScoreAdj,
+`, containerdRoot, agent.ContainerdSocket, s.snapshotter, agent.PauseImage, !s.mayLowerOOMScore,
 		filepath.Dir(networkConfigPath))
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,6 +50,9 @@ func prepareFileSystem() error {
 	if err := makeDevices(); err != nil {
 		return err
 	}
+	if err := makeMachineID(); err != nil {
+		return err
+	}
 	return shieldKernelSettings()
 }
 
@@ -84,6 +89,17 @@ func makeDevices() error {
 		}
 	}
 	return nil
+}
+
+// makeMachineID gives the node the identity that the kubelet reports; the container keeps it when it restarts.
+func makeMachineID() error {
+	const path = "/etc/machine-id"
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	return writeFile(path, hex.EncodeToString(id[:])+"\n")
 }
 
 func shieldKernelSettings() error {

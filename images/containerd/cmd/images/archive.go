@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,11 +16,15 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// copySize is large because every piece is a round trip to containerd.
+const copySize = 1 << 20
 
 // layersAbsentError names layers that are neither in the archive nor on the node.
 type layersAbsentError struct {
@@ -48,6 +53,7 @@ type storedBlob struct {
 // archive is what was read from the stream. Its blobs are in the content store already.
 type archive struct {
 	store     content.Store
+	prefix    string
 	blobs     map[string]storedBlob
 	links     map[string]string
 	manifests []byte
@@ -57,8 +63,11 @@ type archive struct {
 // readArchive stores every blob of the stream as it comes, since the stream may be larger than memory and the files
 // that say what the blobs are come last in it.
 func readArchive(ctx context.Context, store content.Store, stream io.Reader) (*archive, error) {
-	a := &archive{store: store, blobs: map[string]storedBlob{}, links: map[string]string{}}
-	reader := tar.NewReader(bufio.NewReaderSize(stream, 1<<20))
+	a := &archive{
+		store: store, prefix: "sandbar-import-" + rand.Text() + "-",
+		blobs: map[string]storedBlob{}, links: map[string]string{},
+	}
+	reader := tar.NewReader(bufio.NewReaderSize(stream, copySize))
 	for {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -84,7 +93,7 @@ func (a *archive) add(ctx context.Context, header *tar.Header, file io.Reader) (
 	case name == "index.json":
 		a.index, err = io.ReadAll(file)
 	case isBlob(name):
-		a.blobs[name], err = storeBlob(ctx, a.store, name, header.Size, file)
+		a.blobs[name], err = a.storeBlob(ctx, name, header.Size, file)
 	}
 	return err
 }
@@ -95,26 +104,43 @@ func isBlob(name string) bool {
 	return base != "VERSION" && base != "json" && base != "repositories" && base != "oci-layout"
 }
 
-func storeBlob(ctx context.Context, store content.Store, name string, size int64, file io.Reader) (storedBlob, error) {
-	// The path of a configuration or OCI blob holds its digest; any other name tells nothing.
-	expected := digestFromPath(name)
-	buffered := bufio.NewReaderSize(file, 1<<20)
+func (a *archive) storeBlob(ctx context.Context, name string, size int64, file io.Reader) (storedBlob, error) {
+	buffered := bufio.NewReaderSize(file, copySize)
 	start, err := buffered.Peek(10)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return storedBlob{}, err
 	}
-	mediaType := layerMediaType(compression.DetectCompression(start))
-	digester := digest.Canonical.Digester()
-	hashed := io.TeeReader(buffered, digester.Hash())
-	err = content.WriteBlob(ctx, store, "sandbar-import-"+name, hashed, ocispec.Descriptor{Size: size, Digest: expected})
+	blob := storedBlob{size: size, mediaType: layerMediaType(compression.DetectCompression(start))}
+	// The path of a configuration or OCI blob holds its digest; any other name tells nothing.
+	blob.digest = digestFromPath(name)
+	writer, err := content.OpenWriter(ctx, a.store, content.WithRef(a.reference(name)),
+		content.WithDescriptor(ocispec.Descriptor{Size: size, Digest: blob.digest}))
+	if errdefs.IsAlreadyExists(err) {
+		return blob, nil
+	}
 	if err != nil {
 		return storedBlob{}, err
 	}
-	if expected != "" {
-		// A blob that the store has already is not read again.
-		return storedBlob{digest: expected, size: size, mediaType: mediaType}, nil
+	defer writer.Close()
+	if _, err := io.CopyBuffer(writer, buffered, make([]byte, copySize)); err != nil {
+		return storedBlob{}, err
 	}
-	return storedBlob{digest: digester.Digest(), size: size, mediaType: mediaType}, nil
+	// The store has computed it while writing, so this process does not.
+	if written := writer.Digest(); blob.digest == "" {
+		blob.digest = written
+	} else if written != blob.digest {
+		return storedBlob{}, fmt.Errorf("the digest of its content is %s", written)
+	}
+	if err := writer.Commit(ctx, size, blob.digest); err != nil && !errdefs.IsAlreadyExists(err) {
+		return storedBlob{}, err
+	}
+	return blob, nil
+}
+
+// reference names an unfinished blob. It must be new for every import: the store would resume what a killed import of
+// another image left under the same name.
+func (a *archive) reference(name string) string {
+	return a.prefix + name
 }
 
 func digestFromPath(name string) digest.Digest {
@@ -217,7 +243,7 @@ func (a *archive) resolve(ctx context.Context, image archivedImage) (resolvedIma
 	if err != nil {
 		return resolvedImage{}, err
 	}
-	manifest, err := writeManifest(ctx, a.store, configDescriptor, layers)
+	manifest, err := a.writeManifest(ctx, configDescriptor, layers)
 	return resolvedImage{names: names, id: config.digest, manifest: manifest}, err
 }
 
@@ -294,7 +320,7 @@ func storedMediaType(ctx context.Context, store content.Store, blob content.Info
 }
 
 // writeManifest stores a manifest, with the labels by which the garbage collector finds what belongs to it.
-func writeManifest(ctx context.Context, store content.Store, config ocispec.Descriptor, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (a *archive) writeManifest(ctx context.Context, config ocispec.Descriptor, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	manifest := ocispec.Manifest{MediaType: images.MediaTypeDockerSchema2Manifest, Config: config, Layers: layers}
 	manifest.SchemaVersion = 2
 	text, err := json.Marshal(manifest)
@@ -308,7 +334,7 @@ func writeManifest(ctx context.Context, store content.Store, config ocispec.Desc
 	for i, layer := range layers {
 		children[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = layer.Digest.String()
 	}
-	err = content.WriteBlob(ctx, store, "sandbar-import-"+descriptor.Digest.String(), strings.NewReader(string(text)),
+	err = content.WriteBlob(ctx, a.store, a.reference(descriptor.Digest.String()), strings.NewReader(string(text)),
 		descriptor, content.WithLabels(children))
 	return descriptor, err
 }

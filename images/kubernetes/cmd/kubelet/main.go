@@ -46,23 +46,34 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kubelet, err := newKubelet(ctx, config)
+	server, err := kubeletServer(config)
 	if err != nil {
 		return err
 	}
-	// The kubelet ends when it finds no container runtime, and retries a missing API server ever more rarely.
+	// The kubelet ends when it finds no container runtime.
 	if err := waitForContainerd(ctx); err != nil {
 		return err
 	}
-	if err := container.WaitForAPI(ctx, config.APIServer); err != nil {
-		return err
-	}
-	go returnStartMemory()
+	apiReady := make(chan struct{})
+	go openWhenReady(ctx, config.APIServer, apiReady)
+	clients := clients{apiReady: apiReady}
 	return runComponents(ctx, map[string]func(context.Context) error{
-		"kubelet":            kubelet,
-		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config) },
-		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config) },
+		"kubelet":            func(ctx context.Context) error { return runKubelet(ctx, server, clients) },
+		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config, clients) },
+		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config, clients) },
 	})
+}
+
+func openWhenReady(ctx context.Context, apiServer string, apiReady chan<- struct{}) {
+	if err := container.WaitForAPI(ctx, apiServer); err != nil {
+		// Only a stop ends the wait.
+		return
+	}
+	close(apiReady)
+	time.Sleep(startDuration)
+	// The start is over: no longer generous with memory, and what it left behind goes back to the host.
+	debug.SetGCPercent(restGCPercent)
+	debug.FreeOSMemory()
 }
 
 // runComponents ends with the first component that ends: the process is then started again as a whole, and pods that
@@ -103,11 +114,4 @@ func waitForContainerd(ctx context.Context) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-// returnStartMemory ends the generous memory use of the start, and gives what it left behind back to the host.
-func returnStartMemory() {
-	time.Sleep(startDuration)
-	debug.SetGCPercent(restGCPercent)
-	debug.FreeOSMemory()
 }

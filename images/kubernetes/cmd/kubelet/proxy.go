@@ -8,10 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
 	utilsysctl "k8s.io/component-helpers/node/util/sysctl"
 	proxyapp "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -33,8 +30,8 @@ const (
 
 // runProxy runs kube-proxy in iptables mode. It is put together here because upstream's own start waits for the Node
 // in steps of a second, and prepares for IPv6, of which the cluster has none.
-func runProxy(ctx context.Context, config agent.Config) error {
-	client, err := newClient(proxyKubeconfig)
+func runProxy(ctx context.Context, config agent.Config, clients clients) error {
+	client, err := clients.new(proxyKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -69,15 +66,4 @@ func runProxy(ctx context.Context, config agent.Config) error {
 		Proxier:         proxier,
 	}
 	return server.Run(ctx)
-}
-
-func newClient(kubeconfig string) (clientset.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", kubeconfig, err)
-	}
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	config.QPS = -1
-	return clientset.NewForConfig(rest.AddUserAgent(config, "sandbar"))
 }

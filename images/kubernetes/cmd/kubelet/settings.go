@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/klog/v2"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	kubeletapp "k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
@@ -27,34 +26,22 @@ import (
 
 const kubeletRoot = "/var/lib/kubelet"
 
-// newKubelet checks all settings at once and returns the function that runs the kubelet with them.
-func newKubelet(ctx context.Context, config agent.Config) (func(context.Context) error, error) {
-	server, err := kubeletServer(config)
+// runKubelet runs the kubelet with settings that kubeletServer checked.
+func runKubelet(ctx context.Context, server *options.KubeletServer, clients clients) error {
+	dependencies, err := kubeletapp.UnsecuredDependencies(ctx, server, utilfeature.DefaultFeatureGate)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(server.FeatureGates); err != nil {
-		return nil, fmt.Errorf("feature gates: %w", err)
+	if err := clients.connect(server, dependencies); err != nil {
+		return err
 	}
-	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
-	if err := logsapi.ValidateAndApply(&server.Logging, utilfeature.DefaultFeatureGate); err != nil {
-		return nil, fmt.Errorf("kubelet configuration: logging: %w", err)
-	}
-	if err := options.ValidateKubeletServer(server); err != nil {
-		return nil, fmt.Errorf("kubelet configuration: %w", err)
-	}
-	return func(ctx context.Context) error {
-		dependencies, err := kubeletapp.UnsecuredDependencies(ctx, server, utilfeature.DefaultFeatureGate)
-		if err != nil {
-			return err
-		}
-		return kubeletapp.Run(klog.NewContext(ctx, klog.Background()), server, dependencies, utilfeature.DefaultFeatureGate)
-	}, nil
+	return kubeletapp.Run(ctx, server, dependencies, utilfeature.DefaultFeatureGate)
 }
 
-// kubeletServer layers the settings: upstream's defaults, ours, the user's configuration, the user's flags.
+// kubeletServer layers the settings (upstream's defaults, ours, the user's configuration, the user's flags), checks
+// them all and applies those that are global to the process.
 func kubeletServer(config agent.Config) (*options.KubeletServer, error) {
-	merged, err := mergeConfiguration(kubeletSettings(config, canMeasureFileSystem(kubeletRoot)), config.KubeletConfiguration)
+	merged, err := mergeConfiguration(kubeletSettings(config), config.KubeletConfiguration)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +50,27 @@ func kubeletServer(config agent.Config) (*options.KubeletServer, error) {
 	server.HostnameOverride = config.NodeName
 	server.NodeIP = config.Address
 	server.RootDirectory = kubeletRoot
-	return server, setFlags(server, config.KubeletArguments)
+	if err := setFlags(server, config.KubeletArguments); err != nil {
+		return nil, err
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(server.FeatureGates); err != nil {
+		return nil, fmt.Errorf("kubelet: feature gates: %w", err)
+	}
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	if err := logsapi.ValidateAndApply(&server.Logging, utilfeature.DefaultFeatureGate); err != nil {
+		return nil, fmt.Errorf("kubelet: logging: %w", err)
+	}
+	if err := options.ValidateKubeletServer(server); err != nil {
+		return nil, fmt.Errorf("kubelet: %w", err)
+	}
+	return server, nil
 }
 
-func kubeletSettings(config agent.Config, measureFileSystem bool) *kubeletv1beta1.KubeletConfiguration {
+func kubeletSettings(config agent.Config) *kubeletv1beta1.KubeletConfiguration {
+	oomScore := int32(-999)
+	if !agent.MayLowerOOMScore() {
+		oomScore = 0
+	}
 	return &kubeletv1beta1.KubeletConfiguration{
 		TypeMeta: metav1.TypeMeta{
 			APIVersion: kubeletv1beta1.SchemeGroupVersion.String(),
@@ -95,8 +99,9 @@ func kubeletSettings(config agent.Config, measureFileSystem bool) *kubeletv1beta
 			"nodefs.available": "0%", "nodefs.inodesFree": "0%",
 			"imagefs.available": "0%", "imagefs.inodesFree": "0%",
 		},
-		LocalStorageCapacityIsolation: ptr.To(measureFileSystem),
+		LocalStorageCapacityIsolation: ptr.To(hasMeasurableFileSystem(kubeletRoot)),
 		FailSwapOn:                    ptr.To(false),
+		OOMScoreAdj:                   &oomScore,
 
 		SerializeImagePulls: ptr.To(false),
 		RegistryPullQPS:     ptr.To[int32](0),
@@ -110,9 +115,9 @@ func kubeletSettings(config agent.Config, measureFileSystem bool) *kubeletv1beta
 	}
 }
 
-// canMeasureFileSystem tells whether the kubelet can find the device below a directory. On file systems with
+// hasMeasurableFileSystem tells whether the kubelet can find the device below a directory. On file systems with
 // anonymous devices it cannot, and would not start with limits on ephemeral storage.
-func canMeasureFileSystem(directory string) bool {
+func hasMeasurableFileSystem(directory string) bool {
 	const zfsMagic = 0x2fc12fc1
 	var state unix.Statfs_t
 	if err := unix.Statfs(directory, &state); err != nil {

@@ -16,8 +16,8 @@ import (
 )
 
 // runProvisioner serves claims of StorageClasses with our provisioner name.
-func runProvisioner(ctx context.Context, config agent.Config) error {
-	client, err := newClient(provisionerKubeconfig)
+func runProvisioner(ctx context.Context, config agent.Config, clients clients) error {
+	client, err := clients.new(provisionerKubeconfig)
 	if err != nil {
 		return err
 	}
