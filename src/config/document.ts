@@ -154,7 +154,7 @@ function findNode(document: Document, path: Path): Node | undefined {
   return path.reduce<Node | undefined>((node, part) => {
     const target = isAlias(node) ? node.resolve(document) : node;
     if (!isMap(target) && !isSeq(target)) return undefined;
-    return (target.get(part, true) as Node | undefined) ?? undefined;
+    return target.get(part, true);
   }, document.contents ?? undefined);
 }
 

@@ -9,7 +9,7 @@ import { findNearest } from './nearest.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
 import type { WrittenConfig } from './schema.ts';
 
-export type FileHost = Pick<Host, 'readFile' | 'listDirectory' | 'homeDirectory'>;
+export type FileHost = Pick<Host, 'readFile' | 'hasFile' | 'listDirectory' | 'homeDirectory'>;
 
 export type FoundFiles = {
   readonly files: readonly FileContent[];
@@ -106,43 +106,37 @@ function checkManifests(files: readonly FileContent[], displayPath: (file: strin
 const MANIFEST_NAME = /\.(?:ya?ml|json)$/i;
 
 /** A file, the manifests of a folder, or what a pattern (`*`, `?`, `**`, `{a,b}`) matches, sorted by name. */
-async function findManifestFiles(pattern: string, host: FileHost): Promise<readonly string[]> {
-  const root = path.parse(pattern).root;
-  const segments = pattern
-    .slice(root.length)
-    .split(path.sep)
-    .filter((segment) => segment !== '');
-  let candidates = [{ file: root, isDirectory: true }];
-  for (const [index, segment] of segments.entries()) {
-    const next: typeof candidates = [];
-    for (const candidate of candidates.filter(({ isDirectory }) => isDirectory)) {
-      if (segment === '**') next.push(...(await listTree(candidate.file, host)));
-      else next.push(...(await matchIn(candidate.file, segment, host)));
+async function findManifestFiles(wanted: string, host: FileHost): Promise<readonly string[]> {
+  if (!hasPattern(wanted)) {
+    const isFolder = (await host.listDirectory(wanted)) !== undefined;
+    if (isFolder) return (await matchIn(wanted, '*', host)).filter(isManifest).map(({ file }) => file);
+    return (await host.hasFile(wanted)) ? [wanted] : [];
+  }
+  const { root } = path.parse(wanted);
+  const segments = wanted.slice(root.length).split(path.sep);
+  const start = segments.findIndex(hasPattern);
+  let candidates: readonly Entry[] = [{ file: path.join(root, ...segments.slice(0, start)), isDirectory: true }];
+  for (const segment of segments.slice(start)) {
+    const next: Entry[] = [];
+    for (const { file } of candidates.filter(({ isDirectory }) => isDirectory)) {
+      next.push(...(segment === '**' ? await listTree(file, host) : await matchIn(file, segment, host)));
     }
-    const isLast = index === segments.length - 1;
-    // `**` matches no folder at all too, so the same file may be reached twice.
-    candidates = [...new Map(next.map((candidate) => [candidate.file, candidate])).values()].filter(
-      ({ isDirectory }) => isLast || isDirectory,
-    );
+    // `**` stands for no folder at all too, so the same file may be reached twice.
+    candidates = [...new Map(next.map((entry) => [entry.file, entry])).values()];
   }
-  const isPattern = hasPattern(pattern);
-  const files: string[] = [];
-  for (const { file, isDirectory } of candidates) {
-    if (!isDirectory) files.push(file);
-    else if (!isPattern) files.push(...(await matchIn(file, '*', host)).filter(isManifest).map((entry) => entry.file));
-  }
-  return isPattern ? files.sort() : files;
+  return candidates
+    .filter(({ isDirectory }) => !isDirectory)
+    .map(({ file }) => file)
+    .sort();
 }
 
-function isManifest(entry: { readonly file: string; readonly isDirectory: boolean }): boolean {
+type Entry = { readonly file: string; readonly isDirectory: boolean };
+
+function isManifest(entry: Entry): boolean {
   return !entry.isDirectory && MANIFEST_NAME.test(entry.file);
 }
 
-async function matchIn(
-  directory: string,
-  segment: string,
-  host: FileHost,
-): Promise<readonly { file: string; isDirectory: boolean }[]> {
+async function matchIn(directory: string, segment: string, host: FileHost): Promise<readonly Entry[]> {
   const matcher = segmentMatcher(segment);
   return ((await host.listDirectory(directory)) ?? [])
     .filter(({ name }) => matcher.test(name) && (!name.startsWith('.') || segment.startsWith('.')))
@@ -150,8 +144,8 @@ async function matchIn(
     .sort((a, b) => (a.file < b.file ? -1 : 1));
 }
 
-async function listTree(directory: string, host: FileHost): Promise<readonly { file: string; isDirectory: boolean }[]> {
-  const below: { file: string; isDirectory: boolean }[] = [{ file: directory, isDirectory: true }];
+async function listTree(directory: string, host: FileHost): Promise<readonly Entry[]> {
+  const below: Entry[] = [{ file: directory, isDirectory: true }];
   for (const entry of await matchIn(directory, '*', host)) {
     if (entry.isDirectory) below.push(...(await listTree(entry.file, host)));
   }

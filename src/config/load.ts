@@ -15,7 +15,10 @@ import { checkRules } from './rules.ts';
 import { DEFAULTS, type WrittenConfig } from './schema.ts';
 
 /** What the configuration is read from. */
-export type ConfigHost = Pick<Host, 'env' | 'homeDirectory' | 'workingDirectory' | 'readFile' | 'listDirectory'>;
+export type ConfigHost = Pick<
+  Host,
+  'env' | 'homeDirectory' | 'workingDirectory' | 'readFile' | 'hasFile' | 'listDirectory'
+>;
 
 export type LoadedConfig = {
   /** The file in use; undefined when there is none, which is fine. */
@@ -51,14 +54,12 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   const { proxy, diagnostics: proxyDiagnostics } = proxySettings(host.env, network);
 
   const problems = [...structural, ...checkRules(config), ...certificates.problems, ...manifests.problems];
-  const diagnostics = sortDiagnostics([
-    ...(document?.diagnostics ?? []),
-    ...problems.map((problem) =>
-      locate(problem, { document, file: file && displayPath(file), origins: written.origins }),
-    ),
-    ...manifests.diagnostics,
-    ...proxyDiagnostics,
-  ]);
+  const inDocument = document?.diagnostics ?? [];
+  const located = problems
+    .map((problem) => locate(problem, { document, file: file && displayPath(file), origins: written.origins }))
+    // Where a variable could not be replaced, the value that came out of it says nothing.
+    .filter((found) => !inDocument.some((earlier) => isSamePlace(earlier, found)));
+  const diagnostics = sortDiagnostics([...inDocument, ...located, ...manifests.diagnostics, ...proxyDiagnostics]);
   const warnings = [...(document?.warnings ?? []), ...fromEnvironment.warnings];
   if (diagnostics.length > 0) return { kind: 'invalid', file, warnings, diagnostics };
   const spec: ClusterSpec = {
@@ -90,7 +91,10 @@ export async function resolveClusterName(
   const { value } = document;
   const written: unknown = typeof value === 'object' && value !== null && 'name' in value ? value.name : undefined;
   if (written === undefined) return { name: DEFAULT_CLUSTER_NAME };
-  return checkedName(String(written), { file, ...document.locate(['name'], 'value') });
+  return checkedName(typeof written === 'string' ? written : JSON.stringify(written), {
+    file,
+    ...document.locate(['name'], 'value'),
+  });
 }
 
 function checkedName(
@@ -198,6 +202,10 @@ function locate(
   if (origin !== undefined) return { file: origin.origin, ...explanation };
   const place = source.document?.locate(at, isAboutKey === true ? 'key' : 'value');
   return { file: source.file ?? 'sandbar.yaml', ...place, ...explanation };
+}
+
+function isSamePlace(first: Diagnostic, second: Diagnostic): boolean {
+  return first.file === second.file && first.line === second.line && first.column === second.column;
 }
 
 function sortDiagnostics(diagnostics: readonly Diagnostic[]): readonly Diagnostic[] {

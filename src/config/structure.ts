@@ -1,16 +1,20 @@
 /** Checks a configuration against the schema, in words, and takes out what does not fit so that the rest can be checked. */
-import { Ajv, type ErrorObject } from 'ajv';
+import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
 import { findNearest } from './nearest.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
 import { CONFIG_SCHEMA, findSchemaAt, type JsonSchema, type WrittenConfig } from './schema.ts';
+
+/** Compiled once: it takes longer than everything else here. */
+let validate: ValidateFunction | undefined;
 
 /** Everything that breaks the schema, and the configuration without it. */
 export function checkStructure(value: unknown): {
   readonly config: WrittenConfig;
   readonly problems: readonly Problem[];
 } {
-  const ajv = new Ajv({ allErrors: true, allowUnionTypes: true, strictTypes: false, verbose: true });
-  const validate = ajv.compile(CONFIG_SCHEMA);
+  validate ??= new Ajv({ allErrors: true, allowUnionTypes: true, strictTypes: false, verbose: true }).compile(
+    CONFIG_SCHEMA,
+  );
   validate(value);
   // What a pattern refuses is refused by a rule too (rules.ts), which can say why.
   const errors = (validate.errors ?? []).filter((error) => error.keyword !== 'pattern');
@@ -18,7 +22,7 @@ export function checkStructure(value: unknown): {
   const pruned = refused.reduce(withoutValueAt, value);
   return {
     // Sound: whatever the schema refuses was taken out.
-    config: (typeof pruned === 'object' && pruned !== null && !Array.isArray(pruned) ? pruned : {}) as WrittenConfig,
+    config: typeof pruned === 'object' && pruned !== null && !Array.isArray(pruned) ? pruned : {},
     problems: errors.map(explain),
   };
 }
@@ -114,8 +118,8 @@ function describeTypes(types: unknown): string {
 }
 
 function describeValue(value: unknown): string {
-  if (value === null) return 'empty';
+  if (value === null || value === undefined) return 'empty';
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object') return 'a mapping';
-  return typeof value === 'string' ? `"${value}"` : String(value);
+  return JSON.stringify(value);
 }

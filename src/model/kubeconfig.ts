@@ -83,17 +83,17 @@ function parse({ file, text }: KubeconfigText): Document {
       const node = document.contents.get(key, true);
       const isEmpty = node === undefined || (isScalar(node) && node.value === null);
       if (!isEmpty && !isSeq(node))
-        throw invalid(`this is not a kubeconfig: ${key} is not a list`, node?.range?.[0] ?? 0);
+        throw invalid(`this is not a kubeconfig: ${key} is not a list`, node.range?.[0] ?? 0);
     }
   }
-  return document as Document;
+  return document;
 }
 
 /** The top mapping; made where the file is empty or holds comments only. */
 function rootOf(document: Document): YAMLMap {
-  if (isMap(document.contents)) return document.contents as YAMLMap;
+  if (isMap(document.contents)) return document.contents;
   const root = new YAMLMap(document.schema);
-  document.contents = root as unknown as typeof document.contents;
+  document.contents = root;
   return root;
 }
 
@@ -113,7 +113,7 @@ function entryOf(document: Document, key: string, entry: { readonly name: string
   const inner = map.get(entry.field);
   if (isMap(inner)) {
     inner.flow = inner.items.length > 0 && inner.flow === true;
-    return inner as YAMLMap;
+    return inner;
   }
   const made = new YAMLMap(document.schema);
   map.set(entry.field, made);
@@ -139,9 +139,9 @@ function styleOf(original: string): { readonly indentSeq: boolean; readonly inde
   const list = lines.findIndex((line) => /^(?:clusters|contexts|users):\s*(?:#.*)?$/.test(line));
   const firstItem = lines.slice(list + 1).find((line) => /^ *- /.test(line));
   const indentSeq = list !== -1 && firstItem?.startsWith(' ') === true;
-  const field = lines.findIndex((line) => /^ *- (?:cluster|context|user):\s*(?:#.*)?$/.test(line));
+  const field = lines.findIndex((line) => /^ *(?:- | )(?:cluster|context|user):\s*(?:#.*)?$/.test(line));
   const inner = lines.slice(field + 1).find((line) => /^ *[^\s#]/.test(line));
-  const indent = field === -1 || inner === undefined ? 2 : inner.search(/\S/) - (lines[field] ?? '').indexOf('-') - 2;
+  const indent = field === -1 || inner === undefined ? 2 : inner.search(/\S/) - (lines[field] ?? '').search(/[^\s-]/);
   return { indentSeq, indent: indent >= 1 && indent <= 8 ? indent : 2 };
 }
 

@@ -1,0 +1,381 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { CONFIG_EXAMPLE } from '../../src/config/documentation.ts';
+import type { ConfigFlags } from '../../src/config/flags.ts';
+import { loadConfig, resolveClusterName } from '../../src/config/load.ts';
+import { CONFIG_SCHEMA, findSchemaAt, type JsonSchema } from '../../src/config/schema.ts';
+import { formatDiagnostic } from '../../src/model/errors.ts';
+import type { Host } from '../../src/model/ports.ts';
+import type { ClusterSpec } from '../../src/model/spec.ts';
+import { fakeHost } from '../builders/host.ts';
+
+const CERTIFICATE = readFileSync(new URL('./fixtures/ca.pem', import.meta.url), 'utf8');
+const FILE = '/home/ada/app/sandbar.yaml';
+
+type Input = {
+  readonly text?: string;
+  readonly files?: Readonly<Record<string, string>>;
+  readonly flags?: ConfigFlags;
+  readonly env?: Host['env'];
+};
+
+function load({ text, files = {}, flags = {}, env = {} }: Input) {
+  return loadConfig(fakeHost({ ...(text === undefined ? {} : { [FILE]: text }), ...files }, { env }), flags);
+}
+
+async function problemsOf(input: Input): Promise<readonly string[]> {
+  const loaded = await load(input);
+  return loaded.kind === 'invalid' ? loaded.diagnostics.map(formatDiagnostic) : [];
+}
+
+async function specOf(input: Input): Promise<ClusterSpec> {
+  const loaded = await load(input);
+  if (loaded.kind === 'invalid') throw new Error(loaded.diagnostics.map(formatDiagnostic).join('\n'));
+  return loaded.spec;
+}
+
+describe('the configuration', () => {
+  it('has a default for everything', async () => {
+    expect(await specOf({})).toEqual({
+      name: 'dev',
+      kubernetes: {
+        featureGates: {},
+        apiServerArguments: {},
+        controllerManagerArguments: {},
+        schedulerArguments: {},
+        kubeletArguments: {},
+        kubeletConfiguration: {},
+      },
+      network: { subnet: undefined, podSubnet: '10.244.0.0/16', serviceSubnet: '10.96.0.0/16' },
+      ports: {
+        api: { port: 6443, isFixed: false },
+        http: { port: 80, isFixed: false },
+        https: { port: 443, isFixed: false },
+        objectStore: { port: 9000, isFixed: false },
+        objectStoreConsole: { port: 9001, isFixed: false },
+      },
+      ingress: { isEnabled: true },
+      objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
+      caCertificates: [],
+      mirrors: [],
+      manifests: [],
+      proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
+    });
+  });
+
+  it('takes the example of its own guide', async () => {
+    const spec = await specOf({
+      text: CONFIG_EXAMPLE,
+      files: {
+        '/home/ada/app/corp.pem': CERTIFICATE,
+        '/home/ada/app/k8s/b.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: b }\n',
+        '/home/ada/app/k8s/a.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: a }\n',
+      },
+    });
+    expect(spec.ports.http).toEqual({ port: 8080, isFixed: true });
+    expect(spec.objectStore.buckets).toEqual([
+      { name: 'pictures', hasVersioning: false },
+      { name: 'reports', hasVersioning: true },
+    ]);
+    expect(spec.mirrors).toEqual([{ registry: 'docker.io', endpoints: ['https://mirror.example:5000'] }]);
+    expect(spec.manifests.map(({ path }) => path)).toEqual(['/home/ada/app/k8s/a.yaml', '/home/ada/app/k8s/b.yaml']);
+    expect(spec.caCertificates).toEqual([{ path: '/home/ada/app/corp.pem', content: CERTIFICATE }]);
+    expect(spec.kubernetes.apiServerArguments).toEqual({ 'event-ttl': '24h' });
+  });
+
+  it('reports every problem at once, each at its place', async () => {
+    const text = `name: Dev_1
+kubernets: {}
+buckets: [a]
+kubernetes:
+  featureGates: { Foo: "true", bar: true }
+  apiServerArguments: { etcd-servers: x, --foo: 1 }
+network: { subnet: 10.244.0.0/24, services: 8.8.0.0/16 }
+ports: { api: 70000, http: 80, https: 80 }
+objectStore: { buckets: [Pictures, {nme: x}, ok-ok, ok-ok] }
+caCertificates: [./corp.pem]
+mirrors: { docker.io: [ftp://x] }
+manifests: [k8s/*.yaml, sandbr.yaml]
+`;
+    expect(await problemsOf({ text })).toEqual([
+      'sandbar.yaml:1:7: cluster name "Dev_1" is not usable: up to 32 lower-case letters, digits and inner hyphens (for example dev-1)',
+      'sandbar.yaml:2:1: unknown key kubernets (did you mean kubernetes?)',
+      'sandbar.yaml:3:1: unknown key buckets (did you mean objectStore.buckets?)',
+      'sandbar.yaml:5:24: kubernetes.featureGates.Foo must be true or false, not "true"',
+      'sandbar.yaml:5:32: "bar" is not the name of a feature gate (their names are like InPlacePodVerticalScaling)',
+      'sandbar.yaml:6:25: --etcd-servers cannot be set: the datastore is part of the control plane',
+      'sandbar.yaml:6:42: "--foo" is not a flag\'s name (write foo: value)',
+      'sandbar.yaml:7:20: network.subnet 10.244.0.0/24 overlaps network.pods 10.244.0.0/16 (the default) (take subnets that share no address)',
+      'sandbar.yaml:7:45: network.services 8.8.0.0/16 is not in a private range: hosts there could not be reached any more (for example 10.96.0.0/16)',
+      'sandbar.yaml:8:15: ports.api must be at most 65535, not 70000',
+      'sandbar.yaml:8:39: ports.https and ports.http are both 80 (leave one out, and the next free port is taken)',
+      'sandbar.yaml:9:26: bucket name "Pictures" breaks S3\'s rules: it has lower-case letters, digits, dots and hyphens (for example pictures)',
+      'sandbar.yaml:9:36: objectStore.buckets[1] has no name',
+      'sandbar.yaml:9:37: unknown key nme in objectStore.buckets[1] (did you mean name?)',
+      'sandbar.yaml:9:53: bucket ok-ok is declared twice',
+      'sandbar.yaml:10:18: ./corp.pem does not exist (looked for /home/ada/app/corp.pem)',
+      'sandbar.yaml:11:24: mirrors["docker.io"][0] "ftp://x" is not an http or https URL (for example https://x)',
+      'sandbar.yaml:12:13: no file matches k8s/*.yaml (looked in /home/ada/app)',
+      'sandbar.yaml:12:25: sandbr.yaml does not exist (did you mean sandbar.yaml?)',
+    ]);
+  });
+
+  it.each<[string, string, string]>([
+    ['a list at the top', '- a', '1:1: the file must be a mapping of keys to values, not a list'],
+    ['a key twice', 'name: a\nname: b', '2:1: map keys must be unique'],
+    ['a tab', 'ports:\n\thttp: 80', '2:1: tabs are not allowed as indentation'],
+    [
+      'an alias without anchor',
+      'name: *nobody',
+      '1:1: unresolved alias (the anchor must be set before the alias): nobody',
+    ],
+    ['variables in braces', 'ports: { http: ${X} }', '1:17: unexpected flow-map-start at node end'],
+    ['a text for a section', 'ports: 80', '1:8: ports must be a mapping of keys to values, not 80'],
+    ['a missing variable', 'name: ${X:?say who}', '1:7: variable X is required: say who'],
+    ['a lone dollar', 'name: a$', '1:7: "a$" has a $ that names no variable'],
+    [
+      'IPv6 pods',
+      'network: { pods: "fd00::/48" }',
+      '1:18: network.pods "fd00::/48" is not an IPv4 subnet: IPv6 is not supported',
+    ],
+    [
+      'a subnet in the middle',
+      'network: { pods: 10.1.2.3/16 }',
+      '1:18: network.pods 10.1.2.3/16 is not the start of its subnet (write 10.1.0.0/16)',
+    ],
+    ['a tiny subnet', 'network: { subnet: 10.0.0.0/29 }', '1:20: network.subnet 10.0.0.0/29 is too small'],
+    ['a huge subnet', 'network: { services: 172.0.0.0/11 }', '1:22: network.services 172.0.0.0/11 is too large'],
+    [
+      'overlapping defaults',
+      'network: { pods: 10.96.0.0/16 }',
+      '1:18: network.pods 10.96.0.0/16 overlaps network.services 10.96.0.0/16 (the default)',
+    ],
+    ['a broken port', 'ports: { http: "80" }', '1:16: ports.http must be a whole number, not "80"'],
+    [
+      'an IP as bucket',
+      'objectStore: { buckets: [192.168.1.1] }',
+      '1:26: bucket name "192.168.1.1" breaks S3\'s rules: it is not like an IP address',
+    ],
+    [
+      'a reserved bucket',
+      'objectStore: { buckets: [xn--a] }',
+      '1:26: bucket name "xn--a" breaks S3\'s rules: xn-- at the start is reserved',
+    ],
+    [
+      'buckets without store',
+      'objectStore: { enabled: false, buckets: [abc] }',
+      '1:41: objectStore.buckets needs the object store',
+    ],
+    [
+      'an owned kubelet flag',
+      'kubernetes: { kubeletArguments: { node-ip: 1.2.3.4 } }',
+      "1:35: --node-ip cannot be set: the node's name and address are fixed",
+    ],
+    [
+      'a flag that wants a file',
+      'kubernetes: { apiServerArguments: { audit-policy-file: /x } }',
+      '1:37: --audit-policy-file cannot be set: it names a file',
+    ],
+    [
+      'an owned kubelet field',
+      'kubernetes: { kubeletConfiguration: { clusterDNS: [] } }',
+      "1:39: clusterDNS cannot be set: the cluster's network sets it",
+    ],
+    [
+      'a URL as registry',
+      'mirrors: { "https://docker.io": [] }',
+      '1:12: "https://docker.io" is not a registry\'s host',
+    ],
+    [
+      'a mirror on loopback',
+      'mirrors: { docker.io: [http://localhost:5000] }',
+      '1:24: mirrors["docker.io"][0] "http://localhost:5000" means the node itself there, not this machine (write http://host.sandbar.internal:5000)',
+    ],
+    [
+      'credentials in a mirror',
+      'mirrors: { docker.io: [http://a:b@c] }',
+      '1:24: mirrors["docker.io"][0] has credentials',
+    ],
+    [
+      'a manifest from the web',
+      'manifests: [https://x/y.yaml]',
+      '1:13: manifests[0] https://x/y.yaml is a URL, not a file',
+    ],
+  ])('refuses %s', async (_, text, expected) => {
+    const problems = await problemsOf({ text });
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toContain(`sandbar.yaml:${expected}`);
+  });
+
+  it('lets harmless flags through as they were written', async () => {
+    const text =
+      'kubernetes: { apiServerArguments: { v: 4, profiling: false, event-ttl: 1.10, runtime-config: api/all=true, audit-log-path: "-" } }';
+    const { kubernetes } = await specOf({ text });
+    expect(kubernetes.apiServerArguments).toEqual({
+      v: '4',
+      profiling: 'false',
+      'event-ttl': '1.10',
+      'runtime-config': 'api/all=true',
+      'audit-log-path': '-',
+    });
+  });
+
+  it('takes an empty section for none, anchors from x- keys, and nulls of the kubelet for what they are', async () => {
+    const text =
+      'ingress:\nx-b: &b [abc]\nobjectStore: { buckets: *b }\nkubernetes: { kubeletConfiguration: { reservedMemory: null } }';
+    const spec = await specOf({ text });
+    expect(spec.ingress.isEnabled).toBe(true);
+    expect(spec.objectStore.buckets).toEqual([{ name: 'abc', hasVersioning: false }]);
+    expect(spec.kubernetes.kubeletConfiguration).toEqual({ reservedMemory: null });
+  });
+
+  it('gives variables the type of their place and warns of those that are not set', async () => {
+    const text =
+      'name: ${N}\nports: { http: "${PORT}" }\nobjectStore: { enabled: "${S3:-false}" }\nmirrors: { "docker.io": ["http://m${UNSET}"] }';
+    const loaded = await load({ text, env: { N: '123', PORT: '8080' } });
+    expect(loaded).toMatchObject({
+      kind: 'valid',
+      spec: { name: '123', ports: { http: { port: 8080 } }, objectStore: { isEnabled: false } },
+    });
+    expect(loaded.warnings.map(formatDiagnostic)).toEqual([
+      'sandbar.yaml:4:26: variable UNSET is not set: mirrors["docker.io"][0] gets an empty text in its place (set UNSET, or write ${UNSET:-default})',
+    ]);
+  });
+
+  it('refuses whatever its own patterns refuse', async () => {
+    // Patterns are for editors; the rules must not be more lenient than they are.
+    const patterned = [...patternsIn(CONFIG_SCHEMA, [])];
+    expect(patterned.length).toBeGreaterThan(4);
+    for (const path of patterned) {
+      expect(findSchemaAt(path)?.pattern).toBeDefined();
+      const value = path.reduceRight<unknown>((inner, key) => (key === 0 ? [inner] : { [key]: inner }), '!');
+      expect(await problemsOf({ text: JSON.stringify(value) }), path.join('.')).toHaveLength(1);
+    }
+  });
+});
+
+function* patternsIn(schema: JsonSchema, path: readonly (string | number)[]): Iterable<readonly (string | number)[]> {
+  if (schema.pattern !== undefined) yield path;
+  for (const [key, inner] of Object.entries(schema.properties ?? {})) yield* patternsIn(inner, [...path, key]);
+  if (schema.items !== undefined) yield* patternsIn(schema.items, [...path, 0]);
+}
+
+describe('flags and environment', () => {
+  it('win over the file, and are named where they are wrong', async () => {
+    const text = 'name: file\nports: { http: 1, https: 2 }\nobjectStore: { buckets: [abc] }';
+    const spec = await specOf({
+      text,
+      env: { SANDBAR_NAME: 'variable' },
+      flags: {
+        httpPort: '8080',
+        bucket: ['def'],
+        featureGate: ['Foo=true', 'Bar=false'],
+        ingress: false,
+        objectStore: true,
+      },
+    });
+    expect(spec.name).toBe('variable');
+    expect(spec.ports).toMatchObject({ http: { port: 8080, isFixed: true }, https: { port: 2, isFixed: true } });
+    expect(spec.objectStore.buckets.map(({ name }) => name)).toEqual(['abc', 'def']);
+    expect(spec.kubernetes.featureGates).toEqual({ Foo: true, Bar: false });
+    expect(spec.ingress.isEnabled).toBe(false);
+    expect(spec.objectStore.isEnabled).toBe(true);
+
+    const flags: ConfigFlags = {
+      name: 'Big',
+      httpsPort: 'abc',
+      apiPort: '0',
+      bucket: ['x'],
+      featureGate: ['Foo'],
+      subnet: '1.2.3.4',
+    };
+    expect(await problemsOf({ text, flags })).toEqual([
+      '--feature-gate: kubernetes.featureGates.Foo must be true or false, not ""',
+      '--api-port: ports.api must be at least 1, not 0',
+      '--https-port: ports.https must be a whole number, not "abc"',
+      '--name: cluster name "Big" is not usable: up to 32 lower-case letters, digits and inner hyphens (for example big)',
+      '--subnet: network.subnet "1.2.3.4" is not an IPv4 subnet: an address, a slash and a prefix length are needed (for example 172.30.0.0/24)',
+      '--bucket: bucket name "x" breaks S3\'s rules: it has 3 to 63 characters (for example pictures)',
+    ]);
+  });
+
+  it('fill in the proxy, with the cluster itself left out of it', async () => {
+    const { proxy } = await specOf({
+      env: {
+        HTTP_PROXY: 'localhost:3128',
+        https_proxy: 'http://user:pass@proxy.example:8080/',
+        NO_PROXY: '.corp, 10.0.0.0/8',
+      },
+      flags: { subnet: '172.30.5.0/24' },
+    });
+    expect(proxy).toEqual({
+      httpProxy: 'http://host.sandbar.internal:3128',
+      httpsProxy: 'http://user:pass@proxy.example:8080',
+      noProxy:
+        '.corp,10.0.0.0/8,localhost,127.0.0.1,::1,host.sandbar.internal,.svc,.cluster.local,10.244.0.0/16,10.96.0.0/16,172.30.5.0/24',
+    });
+    expect(await problemsOf({ env: { HTTP_PROXY: 'ftp://x' } })).toEqual([
+      'HTTP_PROXY: "ftp://x" is not the URL of a proxy (for example http://proxy.example:3128)',
+    ]);
+  });
+
+  it('add the certificates that a node would lack', async () => {
+    const own = await specOf({
+      env: { NODE_EXTRA_CA_CERTS: '/etc/corp.pem' },
+      files: { '/etc/corp.pem': CERTIFICATE },
+    });
+    expect(own.caCertificates).toEqual([{ path: '/etc/corp.pem', content: CERTIFICATE }]);
+
+    const bundle = '/etc/ssl/certs/ca-certificates.crt';
+    const local = '/usr/local/share/ca-certificates/corp/root.crt';
+    const system = { env: { SSL_CERT_FILE: bundle, NODE_EXTRA_CA_CERTS: bundle } };
+    const files = { [bundle]: CERTIFICATE };
+    expect((await specOf({ ...system, files })).caCertificates).toEqual([]);
+    const added = await specOf({ ...system, files: { ...files, [local]: CERTIFICATE } });
+    expect(added.caCertificates).toEqual([{ path: local, content: CERTIFICATE }]);
+
+    const missing = await load({ env: { SSL_CERT_FILE: '/nowhere.pem' } });
+    expect(missing.warnings.map(formatDiagnostic)).toEqual(['SSL_CERT_FILE: /nowhere.pem does not exist: ignored']);
+  });
+});
+
+describe('finding the file', () => {
+  const found = async (files: Readonly<Record<string, string>>, workingDirectory: string) =>
+    (await loadConfig(fakeHost(files, { workingDirectory }), {})).file;
+
+  it('looks upwards as far as the repository or the home directory', async () => {
+    const files = { '/home/ada/app/sandbar.yml': '', '/home/ada/app/src/deep/x': '', '/home/sandbar.yaml': '' };
+    expect(await found(files, '/home/ada/app/src/deep')).toBe('/home/ada/app/sandbar.yml');
+    expect(await found({ '/home/sandbar.yaml': '', '/home/ada/x': '' }, '/home/ada')).toBeUndefined();
+    expect(await found({ '/srv/sandbar.yaml': '', '/srv/app/.git/HEAD': '' }, '/srv/app')).toBeUndefined();
+    expect(await found({ '/srv/sandbar.yaml': '', '/srv/app/x': '' }, '/srv/app')).toBe('/srv/sandbar.yaml');
+  });
+
+  it('wants the file that was named', async () => {
+    expect(await problemsOf({ flags: { file: 'other.yaml' } })).toEqual([
+      '--file: other.yaml does not exist (looked for /home/ada/app/other.yaml)',
+    ]);
+    const spec = await specOf({ env: { SANDBAR_FILE: '../x.yaml' }, files: { '/home/ada/x.yaml': 'name: x' } });
+    expect(spec.name).toBe('x');
+  });
+});
+
+describe("a cluster's name", () => {
+  const nameIn = (text: string, flags: ConfigFlags = {}, env: Host['env'] = {}) =>
+    resolveClusterName(fakeHost({ [FILE]: text }, { env }), flags);
+
+  it('comes from the flag, the variable, the file or the default, whatever else is wrong', async () => {
+    expect(await nameIn('name: file')).toEqual({ name: 'file' });
+    expect(await nameIn('name: file\nbroken: true\nports: 5')).toEqual({ name: 'file' });
+    expect(await nameIn('ports: {}')).toEqual({ name: 'dev' });
+    expect(await nameIn('')).toEqual({ name: 'dev' });
+    expect(await nameIn('name: file', {}, { SANDBAR_NAME: 'variable' })).toEqual({ name: 'variable' });
+    expect(await nameIn('{{{', { name: 'flag' }, { SANDBAR_NAME: 'variable' })).toEqual({ name: 'flag' });
+  });
+
+  it('is refused at its place', async () => {
+    expect(await nameIn('\nname: A B')).toMatchObject({ diagnostics: [{ file: 'sandbar.yaml', line: 2, column: 7 }] });
+    expect(await nameIn('', { name: '-' })).toMatchObject({ diagnostics: [{ file: '--name' }] });
+    expect(await nameIn('{{{')).toMatchObject({ diagnostics: [{ file: 'sandbar.yaml', line: 1 }] });
+  });
+});
