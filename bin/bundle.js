@@ -41,6 +41,8 @@ const result = await build({
   format: 'esm',
   platform: 'node',
   target: 'node20.19',
+  // Of a CommonJS module that is imported when needed, only the default export is there.
+  mainFields: ['module', 'main'],
   // Names stay, so that stack traces can be read.
   minifySyntax: true,
   minifyWhitespace: true,
