@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
@@ -51,6 +52,9 @@ func kubeletServer(config agent.Config) (*options.KubeletServer, error) {
 	server.NodeIP = config.Address
 	server.RootDirectory = kubeletRoot
 	if err := setFlags(server, config.KubeletArguments); err != nil {
+		return nil, err
+	}
+	if err := checkFeatureGates(server.FeatureGates); err != nil {
 		return nil, err
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(server.FeatureGates); err != nil {
@@ -128,7 +132,7 @@ func hasMeasurableFileSystem(directory string) bool {
 
 // mergeConfiguration puts the user's configuration over ours, key by key, and decodes the result strictly.
 func mergeConfiguration(ours *kubeletv1beta1.KubeletConfiguration, users map[string]any) (*kubeletconfig.KubeletConfiguration, error) {
-	_, codecs, err := kubeletscheme.NewSchemeAndCodecs()
+	_, codecs, err := kubeletscheme.NewSchemeAndCodecs(serializer.EnableStrict)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +147,14 @@ func mergeConfiguration(ours *kubeletv1beta1.KubeletConfiguration, users map[str
 	if content, err = json.Marshal(mergeObjects(base, users)); err != nil {
 		return nil, err
 	}
+	// Before the rest, because upstream's defaults panic on a gate that they do not know.
+	var gates struct{ FeatureGates map[string]bool }
+	if err := json.Unmarshal(content, &gates); err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	if err := checkFeatureGates(gates.FeatureGates); err != nil {
+		return nil, err
+	}
 	decoded, _, err := codecs.UniversalDecoder().Decode(content, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("kubelet configuration: %w", err)
@@ -152,6 +164,14 @@ func mergeConfiguration(ours *kubeletv1beta1.KubeletConfiguration, users map[str
 		return nil, fmt.Errorf("kubelet configuration: %T is not a KubeletConfiguration", decoded)
 	}
 	return merged, nil
+}
+
+// checkFeatureGates tries the gates on a copy: what a refused set has left in the process-wide ones would stay there.
+func checkFeatureGates(gates map[string]bool) error {
+	if err := utilfeature.DefaultMutableFeatureGate.DeepCopy().SetFromMap(gates); err != nil {
+		return fmt.Errorf("kubelet: feature gates: %w", err)
+	}
+	return nil
 }
 
 // mergeObjects is a JSON merge patch (RFC 7386): objects merge, null removes, everything else replaces.
