@@ -1,5 +1,6 @@
 /** Ports and routes of this machine, as Linux and macOS tell of them. */
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import type { execa } from 'execa';
 import { connect, createServer } from 'node:net';
 import { addressAt, formatCidr, parseCidr } from '../model/cidr.ts';
 
@@ -152,6 +153,6 @@ async function readText(file: string): Promise<string> {
 }
 
 /** Only where a question needs a program: it costs 20 ms, and every command has a host. */
-async function loadExeca(): Promise<typeof import('execa').execa> {
+async function loadExeca(): Promise<typeof execa> {
   return (await import('execa')).execa;
 }

@@ -20,10 +20,11 @@ export function formatConfigurationGuide(): string {
     'environment. A flag wins over a variable, a variable over the file, the file over the default.',
     '',
     '`sandbar config validate` checks the file without touching anything; every problem is shown at once, with file, line',
-    'and column. `sandbar config schema` prints the schema, for editors:',
+    `and column. The schema is published as [\`${SCHEMA_FILE}\`](${SCHEMA_FILE.replace('docs/', '')}); an editor uses it with`,
+    '`sandbar config schema > sandbar.schema.json` and this first line:',
     '',
     '```yaml',
-    `# yaml-language-server: $schema=./node_modules/sandbar/${SCHEMA_FILE}`,
+    '# yaml-language-server: $schema=./sandbar.schema.json',
     '```',
     '',
     '## Where the file is found',
@@ -142,7 +143,7 @@ function propertyTable(properties: readonly Property[], parent: readonly string[
     return [
       `\`${formatPath([...parent, key])}\``,
       typeWords(schema),
-      schema.default === undefined ? '' : `\`${String(schema.default)}\``,
+      schema.default === undefined ? '' : `\`${JSON.stringify(schema.default).replaceAll('"', '')}\``,
       `${schema.description ?? ''}${example === undefined ? '' : ` Example: \`${JSON.stringify(example)}\``}`,
     ];
   });

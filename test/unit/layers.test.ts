@@ -149,8 +149,12 @@ describe('the layers', () => {
   });
 });
 
+const parsed = new Map<string, readonly ts.Statement[]>();
+
 function statementsOf(file: string): readonly ts.Statement[] {
-  return ts.createSourceFile(file, textOf(file), ts.ScriptTarget.ES2023).statements;
+  const statements = parsed.get(file) ?? ts.createSourceFile(file, textOf(file), ts.ScriptTarget.ES2023).statements;
+  parsed.set(file, statements);
+  return statements;
 }
 
 function isTypeOnly(statement: ts.ImportDeclaration): boolean {
