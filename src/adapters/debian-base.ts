@@ -1,6 +1,10 @@
 /** A Debian base made on this machine from Debian's packages, for where no registry answers. */
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
+
+/** What Debian's packages are signed with; not on Ubuntu unless it is installed. */
+const DEBIAN_KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 export type BootstrapOptions = {
   readonly suite: string;
@@ -32,9 +36,11 @@ export async function bootstrapDebian(options: BootstrapOptions): Promise<void> 
     extendEnv: false,
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
   };
-  if ((await execa('mmdebstrap', ['--version'], { ...run, reject: false })).failed) {
+  const hasProgram = !(await execa('mmdebstrap', ['--version'], { ...run, reject: false })).failed;
+  if (!hasProgram || !existsSync(DEBIAN_KEYRING)) {
     onProgress('installing mmdebstrap');
-    await execa('apt-get', ['update'], run);
+    // A source of packages that cannot be reached may have nothing to do with these two: the installation tells.
+    await execa('apt-get', ['update'], { ...run, reject: false });
     await execa(
       'apt-get',
       ['install', '--yes', '--no-install-recommends', 'mmdebstrap', 'debian-archive-keyring'],

@@ -100,7 +100,7 @@ export class DockerImageBuilder implements ImageBuilder {
       await followTransfer(stream, options.onProgress);
     } catch (error) {
       options.signal?.throwIfAborted();
-      throw new SandbarError('IMAGE_UNAVAILABLE', `image ${ref} cannot be pushed: ${engineMessage(error)}`, {
+      throw new SandbarError('IMAGE_UNAVAILABLE', `image ${ref} cannot be pushed: ${reasonOf(error)}`, {
         hint: `docker login ${ref.split('/')[0] ?? ''}, and check that you may push there`,
         cause: error,
       });
@@ -119,7 +119,7 @@ export class DockerImageBuilder implements ImageBuilder {
       if (isBootstrapPossible) return this.#bootstrapBase(plan, options);
       throw new SandbarError('IMAGE_UNAVAILABLE', `no registry gives the base image ${BASE_IMAGE.ref}`, {
         hint: 'give the Docker engine access to a registry, or set SANDBAR_IMAGE_REPOSITORY to one that `sandbar image publish` filled',
-        details: [engineMessage(error)],
+        details: [reasonOf(error)],
         cause: error,
       });
     }
@@ -145,7 +145,7 @@ export class DockerImageBuilder implements ImageBuilder {
       if ((await this.findImage(plan.ref)) === undefined) throw new Error('the engine ended the build early');
     } catch (error) {
       options.signal?.throwIfAborted();
-      log.write(`${engineMessage(error)}\n`);
+      log.write(`${reasonOf(error)}\n`);
       throw progress.toError(plan, { logPath, cause: error });
     } finally {
       log.end();
@@ -186,7 +186,7 @@ export class DockerImageBuilder implements ImageBuilder {
     } catch (error) {
       options.signal?.throwIfAborted();
       const cause: unknown = patience.signal.aborted ? patience.signal.reason : error;
-      throw new SandbarError('IMAGE_UNAVAILABLE', `image ${ref} cannot be pulled: ${engineMessage(cause)}`, { cause });
+      throw new SandbarError('IMAGE_UNAVAILABLE', `image ${ref} cannot be pulled: ${reasonOf(cause)}`, { cause });
     } finally {
       clearTimeout(timer);
     }
@@ -208,7 +208,7 @@ export class DockerImageBuilder implements ImageBuilder {
       const details = typeof output === 'string' && output !== '' ? output.trimEnd().split('\n') : [];
       throw new SandbarError(
         'IMAGE_BUILD_FAILED',
-        `image base cannot be bootstrapped: ${engineMessage(error).split('\n', 1).join('')}`,
+        `image base cannot be bootstrapped: ${reasonOf(error).split('\n', 1).join('')}`,
         {
           hint: 'check that apt-get update works, or set SANDBAR_IMAGE_REPOSITORY to one that `sandbar image publish` filled',
           details: details.slice(-DETAIL_LINES),
@@ -252,4 +252,9 @@ function abortable(signal: AbortSignal | undefined): { readonly abortSignal?: Ab
 function splitRef(ref: string): { readonly repo: string; readonly tag: string } {
   const colon = ref.lastIndexOf(':');
   return { repo: ref.slice(0, colon), tag: ref.slice(colon + 1) };
+}
+
+/** The engine's own words; where it answers with a stream, the client library leaves its wrapping around them. */
+function reasonOf(error: unknown): string {
+  return engineMessage(error).replace(/^\(HTTP code \d+\) [\w ]+ - /, '');
 }
