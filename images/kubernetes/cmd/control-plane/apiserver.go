@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -34,16 +34,17 @@ func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, e
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	completed, err := options.apiServer.Complete(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, err
 	}
 	if errs := completed.Validate(); len(errs) != 0 {
-		return nil, fmt.Errorf("kube-apiserver: %w", utilerrors.NewAggregate(errs))
+		return nil, utilerrors.NewAggregate(errs)
 	}
 	config, err := app.NewConfig(completed)
 	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, err
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
+	generic.SkipOpenAPIInstallation = true // installOpenAPI does it
 	// These two wait a second before they begin and then write one object after the other; ours does it all at once.
 	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
 	generic.AddPostStartHookOrDie(bootstrapHookName, func(hook genericapiserver.PostStartHookContext) error {
@@ -51,15 +52,20 @@ func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, e
 	})
 	completedConfig, err := config.Complete()
 	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, err
 	}
 	server, err := app.CreateServerChain(completedConfig)
 	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, err
+	}
+	if kubeServer, ok := server.GenericAPIServer.NextDelegate().(*genericapiserver.GenericAPIServer); ok {
+		installOpenAPI(kubeServer, generic)
+	} else {
+		return nil, errors.New("the aggregator delegates to something else")
 	}
 	prepared, err := server.PrepareRun()
 	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, err
 	}
 	return &apiServer{server, prepared.Run}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/kubernetes"
@@ -15,7 +14,6 @@ import (
 	schedulerapp "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 	"k8s.io/kubernetes/pkg/scheduler"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 	"k8s.io/kubernetes/pkg/scheduler/profile"
 )
 
@@ -32,22 +30,15 @@ func runControllerManager(ctx context.Context, options *controllermanageroptions
 	return controllermanager.Run(ctx, config.Complete())
 }
 
-// runScheduler does what upstream's Setup does, except that the clients use the given connection.
+// runScheduler does what upstream's Setup does, except that the clients use the given connection. The options are
+// checked and hold the default configuration already.
 func runScheduler(ctx context.Context, options *scheduleroptions.Options, client *rest.Config) error {
-	defaults, err := latest.Default()
-	if err != nil {
-		return err
-	}
-	options.ComponentConfig = defaults
-	if errs := options.Validate(); len(errs) > 0 {
-		return utilerrors.NewAggregate(errs)
-	}
 	config, err := options.Config(ctx)
 	if err != nil {
 		return err
 	}
 	config.KubeConfig = overConnection(config.KubeConfig, client)
-	clientset, err := kubernetes.NewForConfig(rest.AddUserAgent(config.KubeConfig, "kube-scheduler"))
+	clientset, err := kubernetes.NewForConfig(rest.AddUserAgent(config.KubeConfig, "scheduler"))
 	if err != nil {
 		return err
 	}

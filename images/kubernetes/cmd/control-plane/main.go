@@ -36,8 +36,8 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	// A start allocates much and keeps most of it; collecting garbage meanwhile would only take time from it.
 	debug.SetGCPercent(startGCPercent)
+	nameProcess()
 
 	config, err := container.ReadConfig[Config](container.ConfigPath)
 	if err != nil {
@@ -75,16 +75,16 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 	go func() { cancel(fmt.Errorf("etcd ended: %w", datastore.wait())) }()
 	server, err := newAPIServer(ctx, options)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", apiServerName, err)
 	}
-	start("kube-apiserver", server.run)
+	start(apiServerName, server.run)
 	if server.waitReady(ctx) == nil {
 		klog.InfoS("API server is ready", "seconds", time.Since(processStart).Seconds())
-		start("kube-controller-manager", func(ctx context.Context) error {
-			return runControllerManager(ctx, options.controllerManager, server.clientConfig())
+		start(controllerManagerName, func(ctx context.Context) error {
+			return runControllerManager(ctx, options.controllerManager, asComponent(server.clientConfig(), controllerManagerName))
 		})
-		start("kube-scheduler", func(ctx context.Context) error {
-			return runScheduler(ctx, options.scheduler, server.clientConfig())
+		start(schedulerName, func(ctx context.Context) error {
+			return runScheduler(ctx, options.scheduler, asComponent(server.clientConfig(), schedulerName))
 		})
 		go returnStartMemory(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -16,6 +17,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	controllermanageroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 )
 
 const (
@@ -38,7 +40,7 @@ func parseOptions(config Config) (*componentOptions, error) {
 	apiServer := apiserveroptions.NewServerRunOptions()
 	controllerManager, err := controllermanageroptions.NewKubeControllerManagerOptions()
 	if err != nil {
-		return nil, fmt.Errorf("kube-controller-manager: %w", err)
+		return nil, fmt.Errorf("%s: %w", controllerManagerName, err)
 	}
 	scheduler := scheduleroptions.NewOptions()
 
@@ -47,13 +49,13 @@ func parseOptions(config Config) (*componentOptions, error) {
 		flags       cliflag.NamedFlagSets
 		ours, users map[string]string
 	}{
-		{"kube-apiserver", apiServer.Flags(), apiServerFlags(config), config.APIServerArguments},
+		{apiServerName, apiServer.Flags(), apiServerFlags(config), config.APIServerArguments},
 		{
-			"kube-controller-manager",
+			controllerManagerName,
 			controllerManager.Flags(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases()),
 			controllerManagerFlags(config), config.ControllerManagerArguments,
 		},
-		{"kube-scheduler", *scheduler.Flags, schedulerFlags(), config.SchedulerArguments},
+		{schedulerName, *scheduler.Flags, schedulerFlags(), config.SchedulerArguments},
 	}
 	gates := []string{formatFeatureGates(map[string]bool{
 		// It lets servers of different versions forward requests to each other; here is one server.
@@ -70,9 +72,20 @@ func parseOptions(config Config) (*componentOptions, error) {
 	if err := setFeatureGates(components[0].flags, gates); err != nil {
 		return nil, err
 	}
+	// Upstream checks these when they start, which here is when clients have seen a ready API server already.
+	err = controllerManager.Validate(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", controllerManagerName, err)
+	}
+	if scheduler.ComponentConfig, err = latest.Default(); err != nil {
+		return nil, fmt.Errorf("%s: %w", schedulerName, err)
+	}
+	if errs := scheduler.Validate(); len(errs) > 0 {
+		return nil, fmt.Errorf("%s: %w", schedulerName, utilerrors.NewAggregate(errs))
+	}
 	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
 	if err := logsapi.ValidateAndApply(apiServer.Logs, utilfeature.DefaultFeatureGate); err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, fmt.Errorf("%s: %w", apiServerName, err)
 	}
 	return &componentOptions{apiServer, controllerManager, scheduler}, nil
 }

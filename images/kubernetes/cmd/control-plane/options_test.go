@@ -22,9 +22,13 @@ func TestParseOptionsNamesTheFlagThatIsWrong(t *testing.T) {
 			func(c *Config) { c.SchedulerArguments = map[string]string{"secure-port": "many"} },
 			"kube-scheduler: flag --secure-port: ",
 		},
-		"an unknown controller": {
+		"a flag written with its dashes": {
 			func(c *Config) { c.ControllerManagerArguments = map[string]string{"--v": "loud"} },
 			"kube-controller-manager: flag --v: ",
+		},
+		"an unknown controller": {
+			func(c *Config) { c.ControllerManagerArguments = map[string]string{"controllers": "*,no-such"} },
+			`kube-controller-manager: "no-such" is not in the list of known controllers`,
 		},
 		"an unknown feature gate": {
 			func(c *Config) { c.FeatureGates = map[string]bool{"NoSuchGate": true} },
