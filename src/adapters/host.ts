@@ -156,7 +156,7 @@ async function followLinks(file: string): Promise<string> {
 }
 
 async function waitForRemoval(file: string, { timeoutMs }: { readonly timeoutMs: number }): Promise<void> {
-  const stop = AbortSignal.timeout(timeoutMs);
+  const stop = AbortSignal.timeout(Math.ceil(timeoutMs));
   await new Promise<void>((resolve) => {
     const done = (): void => {
       watcher.close();

@@ -138,7 +138,7 @@ describe('files of this machine', () => {
     const lock = join(directory, 'wait.lock');
     await host.waitForRemoval(lock, { timeoutMs: 10_000 });
     await writeFile(lock, '');
-    await host.waitForRemoval(lock, { timeoutMs: 20 });
+    await host.waitForRemoval(lock, { timeoutMs: 20.5 });
     expect(await host.hasFile(lock)).toBe(true);
     const waiting = host.waitForRemoval(lock, { timeoutMs: 10_000 });
     await rm(lock);
