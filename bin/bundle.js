@@ -3,8 +3,8 @@
  * reads a dozen files instead of a thousand, which is most of the time of a short command.
  */
 import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readdir, rm, stat } from 'node:fs/promises';
+import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -29,7 +29,6 @@ const leaveOut = {
 
 const entries = ['main', 'bench/main'].filter((entry) => existsSync(join(root, 'src', `${entry}.ts`)));
 
-await rm(join(root, 'dist'), { recursive: true, force: true });
 const result = await build({
   absWorkingDir: root,
   entryPoints: entries.map((entry) => `src/${entry}.ts`),
@@ -53,5 +52,15 @@ const result = await build({
   },
   plugins: [leaveOut],
   logLevel: 'warning',
+  metafile: true,
 });
-if (result.errors.length > 0) process.exitCode = 1;
+
+// A command that runs just now may still load its chunks, so that those of earlier builds are kept for a while.
+const KEPT_MS = 24 * 60 * 60 * 1000;
+const outputs = new Set(Object.keys(result.metafile.outputs).map((path) => join(root, path)));
+const files = await readdir(join(root, 'dist'), { recursive: true, withFileTypes: true });
+for (const path of files.filter((file) => file.isFile()).map((file) => join(file.parentPath, file.name))) {
+  if (outputs.has(path)) continue;
+  const { mtimeMs } = await stat(path);
+  if (!path.includes(`${sep}chunks${sep}`) || Date.now() - mtimeMs > KEPT_MS) await rm(path);
+}

@@ -79,7 +79,7 @@ export function formatContainer({
     },
   };
   // The types of dockerode demand fields that the engine has defaults for.
-  return { options: options as unknown as CreateOptions, archives };
+  return { options: options, archives };
 }
 
 function portBindings(container: ContainerSpec): Record<string, { HostIp: string; HostPort: string }[]> {

@@ -297,7 +297,7 @@ export class DockerRuntime implements Runtime {
           AttachStdout: true,
           AttachStderr: true,
         });
-        const stream = await exec.start({ hijack: hasStdin, stdin: hasStdin, Detach: false, Tty: false } as object);
+        const stream = await exec.start({ hijack: hasStdin, stdin: hasStdin, Detach: false, Tty: false });
         const output = await collectOutput(stream, {
           ...(stdin === undefined ? {} : { stdin: typeof stdin === 'string' ? Readable.from([stdin]) : stdin }),
           ...(signal === undefined ? {} : { signal }),
@@ -452,12 +452,12 @@ type DialOptions = {
 /** For the calls that dockerode has no way to stream or to give every option. */
 function dial(docker: Dockerode, options: DialOptions): Promise<unknown> {
   const modem = docker.modem as {
-    dial(options: DialOptions, callback: (cause: unknown, answer: unknown) => void): void;
+    dial(options: DialOptions, callback: (cause: Error | null, answer: unknown) => void): void;
   };
   return new Promise((resolve, reject) => {
     modem.dial(options, (cause, answer) => {
-      if (cause === null || cause === undefined) resolve(answer);
-      else reject(cause as Error);
+      if (cause === null) resolve(answer);
+      else reject(cause);
     });
   });
 }

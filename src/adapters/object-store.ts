@@ -310,17 +310,16 @@ function xmlElements(xml: string, name: string): readonly string[] {
 function xmlText(xml: string, name: string): string {
   return (xmlElements(xml, name)[0] ?? '').replace(
     /&(?:#x([0-9a-f]+)|#(\d+)|(\w+));/gi,
-    (entity, hex, decimal, named) => {
-      if (typeof hex === 'string') return String.fromCodePoint(Number.parseInt(hex, 16));
-      if (typeof decimal === 'string') return String.fromCodePoint(Number(decimal));
-      return XML_ENTITIES[String(named)] ?? String(entity);
+    (entity: string, hex: string | undefined, decimal: string | undefined, named: string) => {
+      if (hex !== undefined) return String.fromCodePoint(Number.parseInt(hex, 16));
+      if (decimal !== undefined) return String.fromCodePoint(Number(decimal));
+      return XML_ENTITIES[named] ?? entity;
     },
   );
 }
 
 const XML_ENTITIES: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };
 
-// eslint-disable-next-line no-control-regex -- these are the characters in question
 const XML_UNWRITABLE = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/;
 
 function xmlEscape(text: string): string {

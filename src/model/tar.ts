@@ -89,7 +89,7 @@ function encodeHeader({
   octal(size, 124, 12);
   octal(0, 136, 12);
   header.write(' '.repeat(8), 148, 'ascii');
-  header.write(`${type}`, 156, 'ascii');
+  header.write(type, 156, 'ascii');
   header.write('ustar\x0000', 257, 'ascii');
   const checksum = header.reduce((sum, byte) => sum + byte, 0);
   header.write(`${checksum.toString(8).padStart(6, '0')}\0 `, 148, 'ascii');

@@ -182,7 +182,7 @@ export class FakeRuntime implements Runtime {
     await Promise.resolve();
   }
 
-  async stopContainer(ref: string, _options: { readonly timeoutS: number }): Promise<void> {
+  async stopContainer(ref: string): Promise<void> {
     const container = this.#findContainer(ref);
     if (container?.state !== 'running') return;
     container.state = 'exited';
