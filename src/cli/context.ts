@@ -41,7 +41,8 @@ export type ExampleFolder = {
   readonly readBytes: (file: string) => Promise<Buffer>;
 };
 
-export type OutputFormat = 'text' | 'json' | 'ndjson';
+export const OUTPUT_FORMATS = ['text', 'json', 'ndjson'] as const;
+export type OutputFormat = (typeof OUTPUT_FORMATS)[number];
 
 /** Options that every command has. */
 export type GlobalOptions = {

@@ -4,7 +4,7 @@ import { CONFIG_FLAGS, type ConfigFlags } from '../config/flags.ts';
 import { COMPONENTS } from '../model/names.ts';
 import { RUNTIME_IMAGES } from '../model/images.ts';
 import { completionScript, SHELLS } from './completion.ts';
-import type { CliDependencies, GlobalOptions } from './context.ts';
+import { OUTPUT_FORMATS, type CliDependencies, type GlobalOptions } from './context.ts';
 import type { CommandInput } from './run-command.ts';
 
 const USAGE_EXIT_CODE = 2;
@@ -50,10 +50,10 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     ) =>
     async (...args: unknown[]): Promise<void> => {
       const command = args.at(-1) as Command;
-      const options = command.optsWithGlobals<GlobalOptions & Flags>();
-      const flags = { ...options, ...(flagsOf?.(args) ?? {}) } as Flags;
+      const globals: GlobalOptions = { output: 'text', ...optionsOf(command) };
+      const flags = { ...globals, ...(flagsOf?.(args) ?? {}) } as Flags;
       const start = await load();
-      onExit(await start({ cli, globals: options, flags }));
+      onExit(await start({ cli, globals, flags }));
     };
   const add = (parent: Command, name: string, description: string, examples: readonly string[] = []): Command => {
     const command = parent.command(name).description(description);
@@ -76,7 +76,8 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   ][]) {
     if (key === 'name' || key === 'file') continue;
     const option = new Option(flag.syntax, flag.description);
-    if (flag.isRepeatable === true) option.argParser((value, previous: readonly string[] = []) => [...previous, value]);
+    if (flag.isRepeatable === true)
+      option.argParser((value, previous?: readonly string[]) => [...(previous ?? []), value]);
     up.addOption(option);
   }
   up.action(run(async () => (await import('./commands/up.ts')).runUp));
@@ -227,11 +228,16 @@ function addGlobalOptions(command: Command): void {
   command
     .option('-n, --name <name>', 'the cluster (default: SANDBAR_NAME, sandbar.yaml, or dev)')
     .option('--file <path>', 'configuration (default: sandbar.yaml here or above)')
-    .addOption(new Option('-o, --output <format>', 'what to print').choices(['text', 'json', 'ndjson']).default('text'))
+    .addOption(new Option('-o, --output <format>', 'what to print (default: text)').choices(OUTPUT_FORMATS))
     .option('-q, --quiet', 'no progress, only results and errors')
     .option('-y, --yes', 'agree to everything that would be asked')
     .option('--timeout <seconds>', 'how long to wait for each part', seconds)
     .option('--debug', 'print stacks with errors');
+}
+
+/** Options of a command and of those above it; what stands nearer to the end of the line wins. */
+function optionsOf(command: Command): Partial<GlobalOptions> {
+  return { ...(command.parent === null ? {} : optionsOf(command.parent)), ...command.opts() };
 }
 
 function wholeNumber(text: string): number {
