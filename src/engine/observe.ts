@@ -78,7 +78,9 @@ export async function observeObjects(
     }),
   );
   const wanted = new Map(desired.map((resource) => [resource.id, resource]));
-  const found = lists.flat().map((object): ObservedResource => {
+  // Controllers copy labels to what they make, as from a Service to its EndpointSlices: that is not ours.
+  const own = lists.flat().filter(({ metadata }) => metadata.ownerReferences === undefined);
+  const found = own.map((object): ObservedResource => {
     const id = objectIdOf(object);
     const resource = wanted.get(id);
     const isDrifted =

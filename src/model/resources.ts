@@ -84,6 +84,8 @@ export type KubernetesObject = {
     readonly namespace?: string;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
+    /** There on what a controller made. */
+    readonly ownerReferences?: readonly unknown[];
   };
   readonly [field: string]: unknown;
 };

@@ -42,7 +42,7 @@ export async function loadImages(request: LoadRequest, ports: LoadPorts, emit: E
     findContainers(runtime, request.clusterName),
   ]);
   const node = new Node(runtime, request);
-  const missing = await node.findMissing(images.flatMap((image) => [namedId(image.ref, image.id), ...image.layers]));
+  const missing = new Set(await node.findMissing(images.flatMap((image) => [namedId(image.ref, image.id), ...image.layers])));
   const loaded: LoadedImage[] = [];
   for (const image of images) {
     loaded.push(
@@ -52,6 +52,8 @@ export async function loadImages(request: LoadRequest, ports: LoadPorts, emit: E
           )
         : describe(image, { id: image.id, layersSent: 0, bytesSent: 0 }),
     );
+    // Images of one app mostly stand on the same layers: those are there now.
+    for (const layer of image.layers) missing.delete(layer);
   }
   return loaded;
 }

@@ -70,9 +70,9 @@ The gallery runs on your cluster: ${running.url}
 
 Three things to try:
   1. open ${running.url} and add a picture; look for it in the bucket "pictures" of the console
-     (keys: sandbar env${nameFlag})
-  2. sandbar kubectl${nameFlag} edit configmap gallery      another title or hue, there within a minute
-  3. sandbar kubectl${nameFlag} delete pod -l app=web       new pods in a second or two, nothing is lost
+     (keys: sandbar${nameFlag} env)
+  2. sandbar${nameFlag} kubectl edit configmap gallery      another title or hue, there within a minute
+  3. sandbar${nameFlag} kubectl delete pod -l app=web       new pods in a second or two, nothing is lost
 
-The command "sandbar" comes with npm link; sandbar down${nameFlag} stops it all, with --volumes for good.`.trim();
+The command "sandbar" comes with npm link; sandbar${nameFlag} down stops it all, with --volumes for good.`.trim();
 }
