@@ -87,7 +87,7 @@ async function createAuthority(name: string): Promise<Authority> {
   const keys = await generateKeys();
   const certificate = await x509.X509CertificateGenerator.createSelfSigned(
     {
-      ...(await commonFields(`CN=${name}`)),
+      ...commonFields(`CN=${name}`),
       keys,
       extensions: [
         new x509.BasicConstraintsExtension(true, undefined, true),
@@ -124,7 +124,7 @@ async function issue(leaf: Leaf, authority: Authority): Promise<KeyPair> {
   ];
   const certificate = await x509.X509CertificateGenerator.create(
     {
-      ...(await commonFields(`CN=${leaf.commonName}${subject}`)),
+      ...commonFields(`CN=${leaf.commonName}${subject}`),
       issuer: `CN=${authority.name}`,
       publicKey: keys.publicKey,
       signingKey: authority.signingKey,
@@ -147,7 +147,7 @@ async function loadX509() {
   return import('@peculiar/x509');
 }
 
-async function commonFields(name: string) {
+function commonFields(name: string) {
   const now = Date.now();
   return {
     // Positive and never zero, as RFC 5280 wants it.

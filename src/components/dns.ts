@@ -1,5 +1,5 @@
 /** CoreDNS: what it is told, and what it may read in the cluster. */
-import { containerName, networkName } from '../model/names.ts';
+import { containerName, HOST_HOSTNAME, networkName } from '../model/names.ts';
 import type { ContainerResource } from '../model/resources.ts';
 import { addressesIn, apiServerUrl, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
@@ -9,9 +9,6 @@ export const DNS_RULES = [
   { apiGroups: [''], resources: ['services', 'namespaces'], verbs: ['list', 'watch'] },
   { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['list', 'watch'] },
 ];
-
-/** Name under which pods reach the host. */
-export const HOST_NAME = 'host.sandbar.internal';
 
 /**
  * The Corefile. `/etc/hosts` of the container holds the host's address, since only the engine knows it, and
@@ -29,7 +26,7 @@ export function formatCorefile(options: { readonly clusterDomain: string }): str
     `        disable success ${clusterDomain}`,
     `        disable denial ${clusterDomain}`,
     '    }',
-    `    hosts /etc/hosts ${HOST_NAME} {`,
+    `    hosts /etc/hosts ${HOST_HOSTNAME} {`,
     '        no_reverse',
     '        reload 0s',
     '        fallthrough',
@@ -70,7 +67,7 @@ export function dnsContainer(context: ComponentContext): ContainerResource {
       tmpfs: [],
       hasReadOnlyRoot: false,
       privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE'] },
-      extraHosts: [{ host: HOST_NAME, address: 'host-gateway' }],
+      extraHosts: [{ host: HOST_HOSTNAME, address: 'host-gateway' }],
       stopTimeoutS: 5,
     },
     files: [

@@ -9,6 +9,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
 import type { KubernetesObject, ObjectResource, ObservedState, Plan, Resource, Step } from '../model/resources.ts';
+import { withoutProxyFor } from '../model/proxy.ts';
 import type { Cluster, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, readIdentity } from './access.ts';
@@ -170,7 +171,9 @@ async function settle(
   const wanted = identityRequest(spec, subnet);
   const identity =
     existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
-  return { spec, identity, subnet, ports: settled.ports, imageRefs };
+  // The subnet may have been chosen only now; nothing in it is reached through a proxy.
+  const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
+  return { spec: reachable, identity, subnet, ports: settled.ports, imageRefs };
 }
 
 /** The identity in the volume `pki`: read through the control plane's container, or a throw-away one where that is gone. */
@@ -251,3 +254,5 @@ function throwFailures(failures: readonly StepFailure[]): void {
 function emitPlan(steps: Plan, emit: Emit): void {
   if (steps.length > 0) emit({ type: 'plan', steps: steps.map(({ id, owner, cause }) => ({ id, owner, cause })) });
 }
+
+export { formatPlan };

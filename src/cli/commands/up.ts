@@ -1,6 +1,5 @@
-import { formatPlan } from '../../engine/plan.ts';
 import type { UpRequest, UpResult } from '../../operations/up.ts';
-import { up } from '../../operations/up.ts';
+import { formatPlan, up } from '../../operations/up.ts';
 import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
 import { adminAccess } from '../../operations/access.ts';
 import { resolveImages } from '../../operations/images.ts';
