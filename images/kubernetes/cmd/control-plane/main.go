@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -21,6 +22,8 @@ import (
 // shutdownTimeout bounds how long a stop may take. What is acknowledged is on disk already, so nothing is lost when
 // a slow request is cut off.
 const shutdownTimeout = 500 * time.Millisecond
+
+const maxProcessors = 4
 
 var processStart = time.Now()
 
@@ -37,6 +40,8 @@ func main() {
 
 func run(ctx context.Context) error {
 	debug.SetGCPercent(startGCPercent)
+	// On many processors the Go runtime keeps more threads looking for work than a sandbox's API traffic has use for.
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcessors))
 	nameProcess()
 
 	config, err := container.ReadConfig[Config](container.ConfigPath)
