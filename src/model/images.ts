@@ -19,7 +19,7 @@ export type ImageSource = { readonly path: string; readonly isExecutable: boolea
 /** What is built, and from what. */
 export type ImageBuild = {
   readonly name: string;
-  /** `sandbar/<name>:<hash>` */
+  /** Repository and hash: `sandbar/dns:1f2e…`. */
   readonly ref: string;
   /** Files below the builder's folder that are the build context and, with `buildArguments`, the hash. */
   readonly sources: readonly ImageSource[];
@@ -161,12 +161,20 @@ function planImage(
   });
   return {
     name: definition.name,
-    ref: `sandbar/${definition.name}:${hash}`,
+    ref: `${repositoryOf(definition.name)}:${hash}`,
     sources,
     dockerfile: `${definition.name}/Dockerfile`,
     buildArguments,
     dependsOn: Object.values(definition.from),
   };
+}
+
+/**
+ * Some engines ask a registry for what a Dockerfile starts from, even if it is here, and `sandbar/base` would be anybody's
+ * on Docker Hub. `localhost` is a registry that nobody else can fill.
+ */
+function repositoryOf(name: ImageName): string {
+  return name === 'base' || name === 'builder' ? `localhost/sandbar/${name}` : `sandbar/${name}`;
 }
 
 /** Tests and texts are no part of a program, so changing them makes no new image. */

@@ -45,7 +45,7 @@ class FakeImages implements ImageBuilder {
 
   build(plan: ImagePlan) {
     for (const ref of Object.values(plan.buildArguments)) {
-      if (ref.startsWith('sandbar/') && !this.images.has(ref)) return Promise.reject(new Error(`no image ${ref}`));
+      if (ref.includes('sandbar/') && !this.images.has(ref)) return Promise.reject(new Error(`no image ${ref}`));
     }
     this.calls.push(`build ${plan.name}`);
     this.images.add(plan.ref);

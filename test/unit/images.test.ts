@@ -72,6 +72,8 @@ describe('planImages', () => {
       BUILDER: getPlan(plans, 'builder').ref,
     });
     expect(agent.dependsOn).toEqual(['base', 'builder']);
+    // What a Dockerfile starts from must not be anybody's on Docker Hub.
+    expect(agent.buildArguments['BASE']).toMatch(/^localhost\//);
     expect(agent.ref).toMatch(/^sandbar\/agent:[0-9a-f]{12}$/);
   });
 });
