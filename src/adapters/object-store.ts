@@ -237,8 +237,8 @@ export function signedHeaders({
   const date = time.slice(0, 8);
   const scope = `${date}/${access.region}/s3/aws4_request`;
   const headers = {
-    // Old servers want this one for the removal of several objects.
-    'content-md5': createHash('md5').update(body).digest('base64'),
+    // Wanted for the removal of several objects.
+    ...(body.length === 0 ? {} : { 'content-md5': createHash('md5').update(body).digest('base64') }),
     host,
     'x-amz-content-sha256': sha256(body),
     'x-amz-date': time,

@@ -82,7 +82,7 @@ export class FakeRuntime implements Runtime {
     const image = this.images.get(imageRef);
     if (image === undefined) return Promise.resolve(undefined);
     return Promise.resolve({
-      id: digest(JSON.stringify(image)),
+      id: configDigest(image),
       tags: [imageRef],
       os: 'linux',
       architecture: 'amd64',
@@ -243,16 +243,16 @@ export class FakeRuntime implements Runtime {
     if (isFollowing === true && signal !== undefined) await rejectionOf(signal).catch(() => undefined);
   }
 
-  async #archive(imageRef: string, layers: readonly string[]): Promise<Readable> {
-    const image = await this.inspectImage(imageRef);
-    if (image === undefined) throw missing(`image ${imageRef}`);
-    const manifest = { config: blobPath(image.id), names: [imageRef], layers: image.layers.map(blobPath) };
+  #archive(imageRef: string, layers: readonly string[]): Promise<Readable> {
+    const image = this.#image(imageRef);
+    const config = blobPath(configDigest(image));
+    const manifest = { config, names: [imageRef], layers: (image.layers ?? []).map(blobPath) };
     const files = [
-      { path: blobPath(image.id), mode: 0o644, content: '{}' },
+      { path: config, mode: 0o644, content: '{}' },
       ...layers.map((layer) => ({ path: blobPath(layer), mode: 0o644, content: `content of ${layer}` })),
       { path: 'manifest.json', mode: 0o644, content: formatManifest([manifest]) },
     ];
-    return Readable.from([createTar(files)], { objectMode: false });
+    return Promise.resolve(Readable.from([createTar(files)], { objectMode: false }));
   }
 
   #image(imageRef: string): FakeImage {
@@ -358,6 +358,10 @@ function rejectionOf(signal: AbortSignal): Promise<never> {
     if (signal.aborted) fail();
     signal.addEventListener('abort', fail, { once: true });
   });
+}
+
+function configDigest(image: FakeImage): string {
+  return digest(JSON.stringify(image));
 }
 
 function digest(content: string): string {
