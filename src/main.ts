@@ -13,6 +13,8 @@ import { reportError } from './cli/report-error.ts';
 import { openTerminal } from './cli/terminal.ts';
 
 const INTERRUPTED = 130;
+/** What a shell sees of a program that wrote into a pipe nobody reads any more, as with `sandbar logs | head`. */
+const BROKEN_PIPE = 141;
 
 /** Runs one command line and returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -34,6 +36,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     interruption.abort();
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(BROKEN_PIPE);
+      throw error;
+    });
+  }
   const cli: CliDependencies = {
     host,
     terminal,
