@@ -1,0 +1,57 @@
+/** The quickstart, and the app that it leaves behind. */
+import { describe, expect, it } from 'vitest';
+import { checkGallery, readCaptions } from './gallery.ts';
+import { createSandbox, eventually } from './support.ts';
+
+type Quickstart = {
+  readonly cluster: string;
+  readonly url: string;
+  readonly objectStoreEndpoint: string;
+  readonly pictures: number;
+};
+
+describe('quickstart', () => {
+  const sandbox = createSandbox('gallery');
+  const quickstart = async (): Promise<Quickstart> =>
+    JSON.parse(await sandbox.must(['quickstart', '-o', 'json'])) as Quickstart;
+  let url = '';
+
+  it('brings up a cluster with the gallery on it', async () => {
+    const started = await quickstart();
+    const ports = await sandbox.ports();
+    expect(started).toMatchObject({
+      cluster: sandbox.name,
+      objectStoreEndpoint: `http://127.0.0.1:${String(ports.objectStore)}`,
+      pictures: 1,
+    });
+    expect(started.url).toMatch(/^http:\/\/gallery\.localhost(:\d+)?$/);
+    ({ url } = started);
+  });
+
+  it('serves a page that takes a picture and shows it, from two pods that know the same', async () => {
+    const { pods } = await checkGallery(url);
+    expect(pods).toHaveLength(2);
+  });
+
+  it('keeps captions on the claim when their pod is replaced', async () => {
+    const captions = await readCaptions(url);
+    await sandbox.mustKubectl(['delete', 'pod', '-l', 'app=captions', '--wait=true']);
+    await sandbox.mustKubectl(['wait', '--for=condition=Available', 'deployment/captions', '--timeout=60s']);
+    const again = await eventually('the captions are back', async () => {
+      const found = await readCaptions(url);
+      return found.includes('No caption') && !captions.includes('No caption') ? undefined : found;
+    });
+    expect(again).toEqual(captions);
+  });
+
+  it('changes nothing when it is run again, in seconds', async () => {
+    const before = await sandbox.containerIds();
+    const pods = async (): Promise<string> => sandbox.mustKubectl(['get', 'pods', '-o', 'name']);
+    const podsBefore = await pods();
+    const startedAt = performance.now();
+    expect((await quickstart()).url).toBe(url);
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
+    expect(await sandbox.containerIds()).toEqual(before);
+    expect(await pods()).toBe(podsBefore);
+  });
+});
