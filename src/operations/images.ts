@@ -47,9 +47,18 @@ export async function resolveImages(
   emit: Emit,
   options: ResolveOptions,
 ): Promise<ReadonlyMap<RuntimeImageName, string>> {
-  const resolution = new Resolution(ports, emit, { ...options, plans: await currentPlans(ports) });
-  const refs = new Map<RuntimeImageName, string>();
-  for (const name of options.names) refs.set(name, await resolution.resolve(name));
+  const plans = await currentPlans(ports);
+  const refs = new Map(options.names.map((name) => [name, getPlan(plans, name).ref]));
+  const found = await Promise.all([...refs.values()].map((ref) => ports.images.findImage(ref)));
+  if (!found.includes(undefined)) return refs;
+  const resolution = new Resolution(ports, emit, { ...options, plans });
+  const onWait = (holder: string): void => {
+    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that makes images` });
+  };
+  const { signal } = options;
+  await ports.host.withLock('images', signal === undefined ? { onWait } : { onWait, signal }, async () => {
+    for (const name of options.names) await resolution.resolve(name);
+  });
   return refs;
 }
 

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { SandbarError } from '../../src/model/errors.ts';
 import type { SandbarEvent } from '../../src/model/events.ts';
 import { RUNTIME_IMAGES, type ImageBuilder, type ImagePlan } from '../../src/model/images.ts';
-import type { ContainerSummary, EngineInfo, Host, Runtime } from '../../src/model/ports.ts';
+import type { ContainerSummary, EngineInfo, Runtime } from '../../src/model/ports.ts';
+import { FakeHost } from '../fakes/fake-host.ts';
 import { listImages, publishImages, resolveImages, type ImagePorts } from '../../src/operations/images.ts';
 
 /** An engine's images in memory, and a registry that others can see. */
@@ -62,7 +63,7 @@ function portsWith(images: ImageBuilder, containers: readonly Partial<ContainerS
       info: () => Promise.resolve({ architecture: 'x86_64' } as EngineInfo),
       listContainers: () => Promise.resolve(containers),
     } as unknown as Runtime,
-    host: { platform: 'linux', architecture: 'x64' } as unknown as Host,
+    host: new FakeHost(),
     clock: { now: () => 0, sleep: () => Promise.resolve() },
   };
 }
@@ -100,6 +101,15 @@ describe('resolveImages', () => {
     });
     expect(images.calls.toSorted()).toEqual(['pull dns', 'pull ingress']);
     expect([...refs.values()].every((ref) => images.images.has(ref))).toBe(true);
+  });
+
+  it('builds an image once for two that want it at the same time', async () => {
+    const images = new FakeImages();
+    const ports = portsWith(images);
+    const resolve = () => resolveImages(ports, collect().emit, { names: ['dns'] });
+    const [first, second] = await Promise.all([resolve(), resolve()]);
+    expect(first).toEqual(second);
+    expect(images.calls).toEqual(['build base', 'build builder', 'build dns']);
   });
 
   it('warns and builds when the repository does not have an image', async () => {
