@@ -11,6 +11,8 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/feature"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 )
 
@@ -33,23 +35,37 @@ type datastore struct {
 }
 
 // startDatastore begins to start etcd and returns at once. Whoever asks for an etcd client waits until it is ready.
-func startDatastore() *datastore {
+func startDatastore(ctx context.Context, directory string) *datastore {
 	store := &datastore{started: make(chan struct{})}
 	newEtcdClient = func(storagebackend.TransportConfig) (*kubernetes.Client, error) {
 		<-store.started
 		if store.err != nil {
 			return nil, store.err
 		}
-		client := &kubernetes.Client{Client: v3client.New(store.etcd.Server)}
-		client.Kubernetes = client
-		return client, nil
+		return store.newClient(), nil
 	}
 	go func() {
 		defer close(store.started)
-		store.etcd, store.err = startEtcd()
+		if store.etcd, store.err = startEtcd(directory); store.err == nil {
+			feature.DefaultFeatureSupportChecker.CheckClient(ctx, versionClient{store.newClient()}, storage.RequestWatchProgress)
+		}
 	}()
 	return store
 }
+
+func (d *datastore) newClient() *kubernetes.Client {
+	client := &kubernetes.Client{Client: v3client.New(d.etcd.Server)}
+	client.Kubernetes = client
+	return client
+}
+
+// versionClient names an endpoint, which a client without connections lacks. The API server asks each endpoint for
+// its version, and without an answer it takes etcd for one too old for consistent reads from its cache and for
+// watches that begin with a list.
+type versionClient struct{ *kubernetes.Client }
+
+// Endpoints names the one etcd.
+func (versionClient) Endpoints() []string { return []string{placeholderEtcd} }
 
 // wait returns when etcd has ended.
 func (d *datastore) wait() error {
@@ -69,10 +85,10 @@ func (d *datastore) close() {
 	}
 }
 
-func startEtcd() (*embed.Etcd, error) {
+func startEtcd(directory string) (*embed.Etcd, error) {
 	// etcd allocates two log segments at once, by default 64 MiB each: far more than a sandbox writes between two snapshots.
 	wal.SegmentSizeBytes = 16 * mebibyte
-	etcd, err := embed.StartEtcd(datastoreConfig())
+	etcd, err := embed.StartEtcd(datastoreConfig(directory))
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +119,10 @@ func startEtcd() (*embed.Etcd, error) {
 //go:linkname newEtcdClient k8s.io/apiserver/pkg/storage/storagebackend/factory.newETCD3Client
 var newEtcdClient func(storagebackend.TransportConfig) (*kubernetes.Client, error)
 
-func datastoreConfig() *embed.Config {
+func datastoreConfig(directory string) *embed.Config {
 	config := embed.NewConfig()
 	config.Name = "sandbar"
-	config.Dir = datastoreDirectory
+	config.Dir = directory
 	// The API server calls etcd's functions, and there are no other members: it listens nowhere.
 	config.ListenClientUrls = nil
 	config.ListenPeerUrls = nil

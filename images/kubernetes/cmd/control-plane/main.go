@@ -54,7 +54,7 @@ func run(ctx context.Context) error {
 	if err := container.KeepCapabilities(); err != nil {
 		return err
 	}
-	datastore := startDatastore()
+	datastore := startDatastore(ctx, datastoreDirectory)
 	defer datastore.close()
 	options, err := parseOptions(config)
 	if err != nil {
