@@ -2,7 +2,6 @@
  * Bundles the command line into `dist/`: a small entry, and a chunk for each thing that only some commands need. Node
  * reads a dozen files instead of a thousand, which is most of the time of a short command.
  */
-import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,13 +26,10 @@ const leaveOut = {
   },
 };
 
-const entries = ['main', 'bench/main'].filter((entry) => existsSync(join(root, 'src', `${entry}.ts`)));
-
 const result = await build({
   absWorkingDir: root,
-  entryPoints: entries.map((entry) => `src/${entry}.ts`),
+  entryPoints: ['src/main.ts'],
   outdir: 'dist',
-  outbase: 'src',
   chunkNames: 'chunks/[name]-[hash]',
   bundle: true,
   splitting: true,
