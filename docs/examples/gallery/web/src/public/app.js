@@ -71,9 +71,10 @@ function fill(card, { key, text, likes, modified }) {
   const image = card.querySelector('img');
   if (card.dataset.key !== key) image.src = pictureUrl(key);
   card.dataset.key = key;
-  image.alt = text || 'A picture without a caption';
-  card.querySelector('.open').setAttribute('aria-label', `Open ${text || 'the picture without a caption'}`);
-  card.querySelector('.text').textContent = text || 'No caption';
+  const title = text || nameOf(key);
+  image.alt = title;
+  card.querySelector('.open').setAttribute('aria-label', `Open: ${title}`);
+  card.querySelector('.text').textContent = title;
   card.querySelector('.text').classList.toggle('is-missing', text === '');
   card.querySelector('time').dateTime = modified;
   card.querySelector('time').textContent = ago(new Date(modified));
@@ -157,8 +158,8 @@ function setBusy(value) {
 function view(key) {
   viewed = shown.find((picture) => picture.key === key);
   find('viewer-picture').src = pictureUrl(key);
-  find('viewer-picture').alt = viewed.text;
-  find('viewer-text').textContent = viewed.text || 'No caption';
+  find('viewer-picture').alt = viewed.text || nameOf(key);
+  find('viewer-text').textContent = viewed.text || nameOf(key);
   find('viewer').showModal();
 }
 
@@ -183,7 +184,7 @@ async function showPlace() {
     if (objectStore.endpoint !== '') find('place-endpoint').textContent = `at ${new URL(objectStore.endpoint).host}`;
     find('place-claim').textContent = captions?.claim || '–';
     find('place-captions').textContent =
-      captions === null ? 'the captions service does not answer' : `in ${captions.pod}, ${captions.captions} captions`;
+      captions === null ? 'the captions service does not answer' : `used by ${captions.pod}`;
   } catch (error) {
     say(find('notice'), error.message);
   }
@@ -194,6 +195,11 @@ async function showPlace() {
 function say(element, text) {
   element.textContent = text ?? '';
   element.hidden = !text;
+}
+
+/** What stands in for a caption: the name that somebody gave, where it is not one that the server made up. */
+function nameOf(key) {
+  return /^[\d-]{20,}-[\da-f]{12}\.\w+$/.test(key) ? 'No caption' : key;
 }
 
 function sentence(text) {
