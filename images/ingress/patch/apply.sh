@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider. The module
+# is taken as its checksum has it; this fails when upstream's source no longer has the place.
+set -eu
+work=$1
+module=github.com/traefik/traefik/v3
+mkdir -p "$work"
+cp -r "$(go list -m -f '{{.Dir}}' $module)" "$work/traefik"
+chmod -R u+w "$work/traefik"
+
+provider=$work/traefik/pkg/provider/kubernetes/ingress
+place='rt.Rule = strings.Join(rules, " && ")'
+grep -qF "$place" "$provider/kubernetes.go"
+awk -v place="$place" \
+    'index($0, place) { print "\tif rt.Priority == 0 {\n\t\trt.Priority = kubernetesPriority(rule.Host, pa)\n\t}" } { print }' \
+    "$provider/kubernetes.go" > "$work/kubernetes.go"
+mv "$work/kubernetes.go" "$provider/kubernetes.go"
+# Without the lines that keep it out of our own module.
+sed "1,/^package/{/^package/!d}" patch/priority.go > "$provider/priority.go"
+
+cp go.mod "$work/go.mod"
+cp go.sum "$work/go.sum"
+go mod edit -replace "$module=$work/traefik" "$work/go.mod"
