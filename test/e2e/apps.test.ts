@@ -103,15 +103,9 @@ describe('ingress', () => {
     await applyObjects([ingress('paths', [{ host: 'paths.localhost', paths }])]);
     await untilServed('paths.localhost');
     const served = async (path: string): Promise<unknown> => nameIn((await fetchThrough('paths.localhost', path)).body);
-    expect(await Promise.all(['/', '/two', '/two/deeper', '/twofold', '/two/exact', '/x', '/x/deeper'].map(served))).toEqual([
-      'one',
-      'two',
-      'two',
-      'one',
-      'one',
-      'two',
-      'one',
-    ]);
+    expect(
+      await Promise.all(['/', '/two', '/two/deeper', '/twofold', '/two/exact', '/x', '/x/deeper'].map(served)),
+    ).toEqual(['one', 'two', 'two', 'one', 'one', 'two', 'one']);
   });
 
   it('sends what no rule matches to the default backend', async () => {
