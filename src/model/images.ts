@@ -1,5 +1,4 @@
 /** The images that Sandbar builds, and their names: each is named by the hash of what it is made from. */
-import type { Component } from './names.ts';
 import { hashOf } from './hash.ts';
 
 /** Images that are run or copied from; `base` and `builder` only serve to build these. */
@@ -102,11 +101,6 @@ export function planExampleImage(
     dockerfile: 'Dockerfile',
     buildArguments,
   };
-}
-
-/** The image that a component's container runs. */
-export function imageOf(component: Component): RuntimeImageName {
-  return component;
 }
 
 /** `x86_64` and `x64` are `amd64`, `aarch64` is `arm64`: one name for what engines, Node and Go name differently. */
