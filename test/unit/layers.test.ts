@@ -16,10 +16,9 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   operations: ['model', 'config', 'components', 'engine'],
   adapters: ['model'],
   cli: ['model', 'config', 'operations'],
-  bench: ['model', 'config', 'components', 'engine', 'operations', 'adapters', 'cli'],
 };
 
-/** The only file that sees both the command line and the adapters, besides measurements. */
+/** The only file that sees both the command line and the adapters. */
 const MAIN = 'main.ts';
 
 /** Package → the files that may import it. A package that is not listed may not be imported at all. */
@@ -50,7 +49,7 @@ const PURE_MODULES = [
   'util',
   'zlib',
 ];
-const OUTSIDE = /^(?:adapters\/|bench\/|main\.ts$)/;
+const OUTSIDE = /^(?:adapters\/|main\.ts$)/;
 /** The terminal is the command line's own: its streams are handed in, readline and tty read and measure them. */
 const CLI_MODULES: Readonly<Record<string, RegExp>> = {
   readline: /^cli\/terminal\.ts$/,
@@ -61,13 +60,13 @@ const CLI_MODULES: Readonly<Record<string, RegExp>> = {
 /** Expressions that reach outside → the files where they may stand. */
 const REACHES: Readonly<Record<string, RegExp>> = {
   'process.': OUTSIDE,
-  'process.env': /^(?:adapters\/host\.ts|main\.ts|bench\/.*)$/,
-  'process.exit': /^(?:main\.ts|bench\/.*)$/,
+  'process.env': /^(?:adapters\/host\.ts|main\.ts)$/,
+  'process.exit': /^main\.ts$/,
   'console.': /^(?!)/,
   'Date.now': OUTSIDE,
   'Math.random': /^(?!)/,
   // A live display counts its own seconds.
-  'performance.': /^(?:adapters\/|bench\/|main\.ts$|cli\/view\/tty\.ts$)/,
+  'performance.': /^(?:adapters\/|main\.ts$|cli\/view\/tty\.ts$)/,
 };
 
 const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })

@@ -1,0 +1,109 @@
+/** What is measured, and every value that was seen. */
+
+export type Measure = {
+  readonly id: string;
+  readonly title: string;
+  readonly unit: 's' | 'MiB' | '% of a core';
+  /** At most this, as the project has set it for two cores. */
+  readonly goal?: number;
+};
+
+/** In the order of the table. */
+const MEASURES: readonly Measure[] = [
+  { id: 'up', title: '`up` from nothing until it returns', unit: 's', goal: 6 },
+  { id: 'up-verified', title: '… until clients of their own have seen every part work', unit: 's' },
+  { id: 'deployment', title: 'then a two-replica Deployment Ready', unit: 's', goal: 1.5 },
+  { id: 'pod-dns', title: '… and its pods have a name answered', unit: 's' },
+  { id: 'up-again', title: '`up` again, nothing to change', unit: 's', goal: 0.6 },
+  { id: 'status', title: '`status`', unit: 's', goal: 0.4 },
+  { id: 'restart', title: 'control plane from `docker restart` to `/readyz`', unit: 's', goal: 3 },
+  { id: 'restart-start', title: '… of it, from the start of the new process', unit: 's' },
+  { id: 'down', title: '`down`', unit: 's', goal: 3 },
+  { id: 'up-kept', title: '`up` with the data of an earlier one', unit: 's' },
+  { id: 'down-volumes', title: '`down --volumes`', unit: 's', goal: 3 },
+  { id: 'load-first', title: '`image load` of 100 MB, first', unit: 's', goal: 2.2 },
+  { id: 'load-layer', title: '… after a change of its last layer, 1 MB', unit: 's', goal: 0.5 },
+  { id: 'load-same', title: '… unchanged', unit: 's', goal: 0.2 },
+  { id: 'memory', title: 'memory at rest, all containers', unit: 'MiB', goal: 380 },
+  { id: 'cpu', title: 'CPU at rest, all containers', unit: '% of a core', goal: 4 },
+  { id: 'build-cold', title: 'cold build of all images', unit: 's', goal: 1200 },
+  { id: 'build-changed', title: 'build after a change of a line of our own Go', unit: 's', goal: 60 },
+];
+
+export type Summary = Measure & {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  readonly values: readonly number[];
+};
+
+export type StepSummary = {
+  readonly id: string;
+  /** Medians, in seconds since the command was called. */
+  readonly start: number;
+  readonly end: number;
+  readonly runs: number;
+};
+
+/** Collects values; of each measure as many as there were runs. */
+export class Measurements {
+  readonly #values = new Map<string, number[]>();
+  readonly #steps = new Map<string, { readonly starts: number[]; readonly ends: number[] }>();
+
+  /** `id` is one of `MEASURES`, or one of them and a component: `memory/agent`. */
+  record(id: string, value: number): void {
+    const values = this.#values.get(id);
+    if (values === undefined) this.#values.set(id, [value]);
+    else values.push(value);
+  }
+
+  recordStep(id: string, start: number, end: number): void {
+    const step = this.#steps.get(id) ?? { starts: [], ends: [] };
+    step.starts.push(start);
+    step.ends.push(end);
+    this.#steps.set(id, step);
+  }
+
+  summaries(): readonly Summary[] {
+    return MEASURES.flatMap((measure) => {
+      const parts = [...this.#values.keys()].filter((id) => id.startsWith(`${measure.id}/`));
+      const titled = parts.map((id) => ({ id, title: `… ${id.slice(measure.id.length + 1)}`, unit: measure.unit }));
+      return [measure, ...titled].flatMap((each) => {
+        const values = this.#values.get(each.id);
+        return values === undefined ? [] : [summarize(each, values)];
+      });
+    });
+  }
+
+  /** In the order in which they end. */
+  steps(): readonly StepSummary[] {
+    return [...this.#steps]
+      .map(([id, { starts, ends }]) => ({
+        id,
+        start: rounded(medianOf(starts)),
+        end: rounded(medianOf(ends)),
+        runs: ends.length,
+      }))
+      .toSorted((a, b) => a.end - b.end);
+  }
+}
+
+function summarize(measure: Measure, values: readonly number[]): Summary {
+  return {
+    ...measure,
+    median: rounded(medianOf(values)),
+    min: rounded(Math.min(...values)),
+    max: rounded(Math.max(...values)),
+    values: values.map(rounded),
+  };
+}
+
+export function medianOf(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length / 2;
+  return ((sorted[Math.ceil(middle) - 1] ?? NaN) + (sorted[Math.floor(middle)] ?? NaN)) / 2;
+}
+
+function rounded(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}
