@@ -4,7 +4,7 @@ import type { KubernetesObject } from '../../src/model/resources.ts';
 /** An API server in memory: objects by kind, namespace and name; paths that answer as they are told. */
 export class FakeCluster implements Cluster {
   readonly objects = new Map<string, KubernetesObject>();
-  /** Path → answer of `get`; an object's own path need not be here. Nothing answers while `isDown`. */
+  /** Path → answer of `get`; other paths are not found, and nothing answers while `isDown`. */
   readonly answers = new Map<string, { readonly status: number; readonly body: string }>([
     ['/readyz', { status: 200, body: 'ok' }],
   ]);

@@ -1,0 +1,61 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Cluster } from '../../src/model/ports.ts';
+import type { KubernetesObject } from '../../src/model/resources.ts';
+
+/** What every cluster adapter is held to. */
+export function describeCluster(name: string, connect: () => Promise<Cluster>): void {
+  describe(name, () => {
+    let cluster: Cluster;
+    const kind = { apiVersion: 'v1', kind: 'ConfigMap' };
+    const labels = { 'sandbar.test/contract': 'cluster' };
+    const labelSelector = 'sandbar.test/contract=cluster';
+    const settings = (data: Readonly<Record<string, string>>, namespace = 'default'): KubernetesObject => ({
+      ...kind,
+      metadata: { name: 'contract', namespace, labels },
+      data,
+    });
+
+    beforeAll(async () => {
+      cluster = await connect();
+    });
+
+    afterAll(() => {
+      cluster.close();
+    });
+
+    it('answers paths with their status', async () => {
+      expect(await cluster.get('/readyz')).toMatchObject({ status: 200 });
+      expect(await cluster.get('/api/v1/namespaces/default/configmaps/contract')).toMatchObject({ status: 404 });
+    });
+
+    it('lists what was applied, complete, by label and namespace', async () => {
+      await cluster.apply(settings({ color: 'red' }));
+      await cluster.apply(settings({ color: 'blue' }, 'kube-system'));
+      const everywhere = await cluster.list(kind, { labelSelector });
+      expect(everywhere.map(({ metadata }) => metadata.namespace).toSorted()).toEqual(['default', 'kube-system']);
+      const [object, ...others] = await cluster.list(kind, { labelSelector, namespace: 'default' });
+      expect(others).toEqual([]);
+      expect(object).toMatchObject(settings({ color: 'red' }));
+      expect(await cluster.list(kind, { labelSelector: 'sandbar.test/contract in (other,none)' })).toEqual([]);
+    });
+
+    it('applies again over what is there', async () => {
+      await cluster.apply(settings({ color: 'green' }));
+      const [object] = await cluster.list(kind, { labelSelector, namespace: 'default' });
+      expect(object).toMatchObject({ data: { color: 'green' } });
+    });
+
+    it('lists nothing of a kind that is not served', async () => {
+      expect(await cluster.list({ apiVersion: 'sandbar.test/v1', kind: 'Nothing' }, {})).toEqual([]);
+    });
+
+    it('removes, and a second removal changes nothing', async () => {
+      for (let time = 0; time < 2; time += 1) {
+        await cluster.remove(settings({}));
+        await cluster.remove(settings({}, 'kube-system'));
+      }
+      await cluster.remove({ apiVersion: 'sandbar.test/v1', kind: 'Nothing', metadata: { name: 'nothing' } });
+      expect(await cluster.list(kind, { labelSelector })).toEqual([]);
+    });
+  });
+}
