@@ -65,6 +65,20 @@ describe.skipIf(isDockerMissing)('DockerRuntime', () => {
     expect(await busybox('cat', '/etc/hosts')).toContain('host.sandbar.internal');
   });
 
+  it('starts a node also where it cannot be seen what the engine can grant', async () => {
+    const blind = new DockerRuntime({ ...environment, platform: 'darwin' });
+    const other = { ...spec, name: `${PREFIX}-blind`, address: '10.213.92.6' };
+    const files = [{ path: '/etc/sandbar/config.json', mode: 0o600, content: '{}' }];
+    const id = await blind.createContainer(other, files, labels);
+    await blind.startContainer(id);
+    // Still known by the id that it was created with, whatever had to be done to start it.
+    expect(await blind.inspectState(id)).toMatchObject({ state: 'running' });
+    expect(await blind.readFile(id, '/etc/sandbar/config.json')).toBe('{}');
+    await blind.removeContainer(id);
+    expect(await blind.inspectState(other.name)).toBeUndefined();
+    await blind.close();
+  });
+
   it('streams more input than any buffer holds, and outputs as large', async () => {
     const block = randomBytes(1 << 20);
     function* blocks() {
