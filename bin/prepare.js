@@ -18,7 +18,7 @@ export function prepare() {
   if (modifiedAt('package-lock.json') === 0) return;
   // npm writes this file last, so a broken installation counts as none.
   if (modifiedAt('node_modules/.package-lock.json') < modifiedAt('package-lock.json')) {
-    run('installing the npm packages', ['ci', '--no-audit', '--no-fund']);
+    run('installing the npm packages', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
   }
   const newest = Math.max(...['src', 'bin/bundle.js', 'package.json'].map(newestBelow));
   if (modifiedAt('dist/main.js') < newest) run('compiling', ['run', '--silent', 'build']);
@@ -46,6 +46,7 @@ function run(what, args) {
   });
   if (status !== 0) {
     console.error(`✖ npm ${args.join(' ')} failed${error === undefined ? '' : `: ${error.message}`}`);
+    if (error?.code === 'ENOENT') console.error('  fix: install npm, which comes with Node (Debian: apt-get install npm)');
     process.exit(1);
   }
   console.error(`✔ ${what} ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
