@@ -145,10 +145,10 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     .action(run(async () => (await import('./commands/bucket.ts')).runEnv));
 
   const config = add(program, 'config', 'sandbar.yaml: check it, or print its JSON schema');
-  add(config, 'validate', 'say everything that is wrong with it').action(
+  add(config, 'validate', 'say everything that is wrong with sandbar.yaml').action(
     run(async () => (await import('./commands/config.ts')).runConfigValidate),
   );
-  add(config, 'schema', 'print its JSON schema').action(
+  add(config, 'schema', 'print the JSON schema of sandbar.yaml').action(
     run(async () => (await import('./commands/config.ts')).runConfigSchema),
   );
 

@@ -1,40 +1,152 @@
-/**
- * Every failure that Sandbar explains has a code here. The exit code belongs to the code (docs/errors.md):
- * 1 failed, 2 usage or configuration, 3 environment, 4 not found, 5 timed out, 130 interrupted.
- */
-export const ERROR_EXIT_CODES = {
-  USAGE: 2,
-  CONFIG_INVALID: 2,
-  CONFIRMATION_NEEDED: 2,
-  DOCKER_MISSING: 3,
-  DOCKER_DENIED: 3,
-  DOCKER_TOO_OLD: 3,
-  DOCKER_REMOTE: 3,
-  DOCKER_FAILED: 3,
-  PORT_IN_USE: 3,
-  SUBNET_IN_USE: 3,
-  DISK_FULL: 3,
-  FILE_DENIED: 3,
-  HOST_LIMIT: 3,
-  NAME_TAKEN: 3,
-  IMAGE_BUILD_FAILED: 1,
-  IMAGE_UNAVAILABLE: 3,
-  IMAGE_NOT_FOUND: 4,
-  CLUSTER_NOT_FOUND: 4,
-  CLUSTER_NOT_RUNNING: 4,
-  NOT_FOUND: 4,
-  CONFLICT: 1,
-  TIMED_OUT: 5,
-  COMPONENT_FAILED: 1,
-  APPLY_FAILED: 1,
-  COMMAND_FAILED: 1,
-  KUBERNETES_FAILED: 1,
-  OBJECT_STORE_FAILED: 1,
-  BUSY: 1,
-  INTERRUPTED: 130,
-} as const;
+/** What a code stands for; docs/errors.md is made from it. */
+type ErrorKind = {
+  /** 1 failed, 2 usage or configuration, 3 environment, 4 not found, 5 timed out, 130 interrupted. */
+  readonly exitCode: 1 | 2 | 3 | 4 | 5 | 130;
+  readonly meaning: string;
+  readonly fix: string;
+};
 
-export type ErrorCode = keyof typeof ERROR_EXIT_CODES;
+/** Every failure that Sandbar explains has a code here. */
+export const ERRORS = {
+  USAGE: {
+    exitCode: 2,
+    meaning: 'An argument of the command cannot be what it is.',
+    fix: 'The message says what it must be; `--help` after the command shows examples.',
+  },
+  CONFIG_INVALID: {
+    exitCode: 2,
+    meaning: '`sandbar.yaml`, a flag or a variable has problems; all of them are listed, with file, line and column.',
+    fix: 'Edit the places named. `sandbar config validate` checks again without touching anything.',
+  },
+  CONFIRMATION_NEEDED: {
+    exitCode: 2,
+    meaning: 'Data would be lost, and there is no terminal to ask on.',
+    fix: '`--yes` agrees. `sandbar up --dry-run` shows beforehand what would go.',
+  },
+  DOCKER_MISSING: {
+    exitCode: 3,
+    meaning: 'No Docker engine answers where one is expected.',
+    fix: 'Start it, or install one; `npm run quickstart` does so on Debian and Ubuntu as root.',
+  },
+  DOCKER_DENIED: {
+    exitCode: 3,
+    meaning: 'The engine is there, but this user may not use it.',
+    fix: 'Join the group `docker`, then log in again.',
+  },
+  DOCKER_TOO_OLD: {
+    exitCode: 3,
+    meaning: 'The engine is older than 20.10.',
+    fix: 'Upgrade Docker.',
+  },
+  DOCKER_REMOTE: {
+    exitCode: 3,
+    meaning:
+      'DOCKER_HOST or the Docker context names an engine on another machine, where local ports and folders are not.',
+    fix: 'Unset DOCKER_HOST, or `docker context use default`.',
+  },
+  DOCKER_FAILED: {
+    exitCode: 3,
+    meaning: 'The engine refused something, or does not answer any more; its own words are in the message.',
+    fix: 'Look at the log of the engine (`journalctl -u docker`), then run the command again.',
+  },
+  PORT_IN_USE: {
+    exitCode: 3,
+    meaning: 'A port on 127.0.0.1 that was asked for is taken; the owner is named where it can be known.',
+    fix: 'Stop the owner, or set another port under `ports` in `sandbar.yaml`. Without a wish, the next free one is taken.',
+  },
+  SUBNET_IN_USE: {
+    exitCode: 3,
+    meaning: "The subnet of the cluster's network overlaps with another network.",
+    fix: 'Set `network.subnet` in `sandbar.yaml` to a free one, or leave it out: a free one is chosen.',
+  },
+  DISK_FULL: {
+    exitCode: 3,
+    meaning: 'The disk on which Docker keeps its data is full, or nearly so.',
+    fix: '`docker system df` shows what takes the space, `docker system prune` frees what nothing uses.',
+  },
+  FILE_DENIED: {
+    exitCode: 3,
+    meaning: 'A file cannot be read or written by this user.',
+    fix: 'Look at its owner and mode with `ls -ld`.',
+  },
+  HOST_LIMIT: {
+    exitCode: 3,
+    meaning: 'The system allows too little of something: inotify instances, or ports below 1024.',
+    fix: 'The command or setting that raises it stands in the message.',
+  },
+  NAME_TAKEN: {
+    exitCode: 3,
+    meaning: 'A container, network or volume with a name that the cluster needs is there, and was not made by it.',
+    fix: 'Remove or rename it, or choose another cluster name with `--name`.',
+  },
+  IMAGE_BUILD_FAILED: {
+    exitCode: 1,
+    meaning: 'An image could not be built; the last lines of the build are shown.',
+    fix: 'The whole log is kept at the path shown. After the cause is gone, run again: what was compiled is cached.',
+  },
+  IMAGE_UNAVAILABLE: {
+    exitCode: 3,
+    meaning: 'An image could not be pulled or pushed, or disappeared while it was needed.',
+    fix: 'Check the repository name and `docker login`; without `--image-repository` images are built.',
+  },
+  IMAGE_NOT_FOUND: {
+    exitCode: 4,
+    meaning: 'The Docker engine has no image of the name given to `image load`.',
+    fix: '`docker images` lists those it has; build or pull it first.',
+  },
+  CLUSTER_NOT_FOUND: {
+    exitCode: 4,
+    meaning: 'There is no cluster of this name.',
+    fix: '`sandbar list` shows those that are; `sandbar up` makes one.',
+  },
+  CLUSTER_NOT_RUNNING: {
+    exitCode: 4,
+    meaning: 'The cluster is there, but a part that the command needs does not run.',
+    fix: '`sandbar up` starts what is stopped and repairs what is missing.',
+  },
+  NOT_FOUND: {
+    exitCode: 4,
+    meaning: 'Something named in the command is not there: a component, a bucket, an object.',
+    fix: 'The message lists what there is, or names the command that does.',
+  },
+  CONFLICT: {
+    exitCode: 1,
+    meaning: 'Something is in a state in which this cannot be done, such as a bucket that is not empty.',
+    fix: 'The message says what is in the way; `--force` where the command has it.',
+  },
+  TIMED_OUT: {
+    exitCode: 5,
+    meaning: 'A part did not become ready in time; what it answered last and the end of its log are shown.',
+    fix: '`sandbar logs COMPONENT` shows more, `sandbar up` goes on, `--timeout 5m` waits longer.',
+  },
+  COMPONENT_FAILED: {
+    exitCode: 1,
+    meaning: 'A part ended, or restarts over and over; the end of its log is shown.',
+    fix: 'After a change of `sandbar.yaml`, undo it. `sandbar up` tries again.',
+  },
+  COMMAND_FAILED: {
+    exitCode: 1,
+    meaning: 'A program that Sandbar called failed, on this machine or in the node.',
+    fix: 'Its own words are in the message.',
+  },
+  KUBERNETES_FAILED: {
+    exitCode: 1,
+    meaning: 'The API server refused something, most often an object of a manifest.',
+    fix: 'Correct the object; the message has its name and what the server said.',
+  },
+  OBJECT_STORE_FAILED: {
+    exitCode: 1,
+    meaning: 'The object store refused something, or does not answer.',
+    fix: '`sandbar status` shows whether it runs, `sandbar logs object-store` what it says.',
+  },
+  INTERRUPTED: {
+    exitCode: 130,
+    meaning: 'Ctrl-C, or the answer to a question was no.',
+    fix: 'Run the same command again: it goes on from where it was.',
+  },
+} as const satisfies Readonly<Record<string, ErrorKind>>;
+
+export type ErrorCode = keyof typeof ERRORS;
 
 /** A failure with its explanation: the message says what failed with the value, the hint the command or edit that fixes it. */
 export class SandbarError extends Error {
@@ -55,7 +167,7 @@ export class SandbarError extends Error {
     this.code = code;
     this.hint = options.hint;
     this.details = options.details ?? [];
-    this.exitCode = options.exitCode ?? ERROR_EXIT_CODES[code];
+    this.exitCode = options.exitCode ?? ERRORS[code].exitCode;
   }
 }
 
