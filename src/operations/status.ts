@@ -1,7 +1,9 @@
 /** `status` and `list`: what there is, read from Docker and asked of every part. */
+import { INGRESS_CLASS } from '../components/ingress.ts';
+import { SYSTEM_NAMESPACE } from '../components/objects.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
-import { LABELS, contextName, nodeName } from '../model/names.ts';
-import type { ContainerSummary, Ports, Runtime } from '../model/ports.ts';
+import { COMPONENTS, LABELS, containerName, contextName, nodeName, type Component } from '../model/names.ts';
+import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
 import { accessCluster, componentOf, findContainers, hostPortOf, listClusterNames } from './access.ts';
 
@@ -31,13 +33,19 @@ export type ClusterListing = {
   readonly apiServer: string | undefined;
 };
 
-/** Asks every component once. */
+/** What stands in a cluster's API as long as it has this part; the others are in every cluster. */
+const TRACES: Readonly<Partial<Record<Component, string>>> = {
+  ingress: `/apis/networking.k8s.io/v1/ingressclasses/${INGRESS_CLASS.name}`,
+  'object-store': `/api/v1/namespaces/${SYSTEM_NAMESPACE}/services/s3`,
+};
+
+const TIMEOUT_MS = 2_000;
+
+/** Asks every component once. A container that somebody removed is told of too. */
 export async function status(clusterName: string, ports: Ports, signal: AbortSignal): Promise<ClusterStatus> {
   const containers = await findContainers(ports.runtime, clusterName);
   const isApiRunning = componentOf(containers, 'control-plane')?.state === 'running';
-  const components = isApiRunning
-    ? await probeAll(clusterName, ports, signal)
-    : containers.map((container) => describe(container, 'the control plane is not running'));
+  const components = isApiRunning ? await probeAll(clusterName, ports, signal) : withoutApi(containers);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
     const hostPort = hostPortOf(containers, component, port);
     return hostPort === undefined ? undefined : `${scheme}://127.0.0.1:${String(hostPort)}`;
@@ -78,46 +86,63 @@ async function probeAll(clusterName: string, ports: Ports, signal: AbortSignal):
   const cluster = ports.connectCluster(access.api);
   const waitPorts: WaitPorts = { ...ports, cluster };
   try {
-    return await Promise.all(
-      access.containers.map(async (container) => {
-        if (container.state !== 'running') return describe(container, `it is ${container.state}`);
-        const probe = probeFor(clusterName, container, access.containers);
-        return describe(container, probe && (await ask(probe, waitPorts, signal)));
+    const found = await Promise.all(
+      COMPONENTS.map(async (component) => {
+        const container = componentOf(access.containers, component);
+        if (container === undefined) return (await isMissed(component, cluster)) ? missing(component) : undefined;
+        if (container.state !== 'running') return describe(container, component, `it is ${container.state}`);
+        const probe = probeFor(component, clusterName, access.containers);
+        return describe(container, component, await ask(probe, waitPorts, signal));
       }),
     );
+    return found.filter((component) => component !== undefined);
   } finally {
     cluster.close();
   }
 }
 
-function probeFor(
-  clusterName: string,
-  container: ContainerSummary,
-  containers: readonly ContainerSummary[],
-): Probe | undefined {
-  const component = container.labels[LABELS.component];
-  const timeoutMs = 2_000;
+/** Nothing can be asked then; what runs all the same waits for the API to come back. */
+function withoutApi(containers: readonly ContainerSummary[]): readonly ComponentStatus[] {
+  return COMPONENTS.flatMap((component) => {
+    const container = componentOf(containers, component);
+    if (container === undefined) return component in TRACES ? [] : [missing(component)];
+    const isRunning = container.state === 'running';
+    return [
+      describe(container, component, isRunning ? 'the control plane is not running' : `it is ${container.state}`),
+    ];
+  });
+}
+
+async function isMissed(component: Component, cluster: Cluster): Promise<boolean> {
+  const trace = TRACES[component];
+  return trace === undefined || (await cluster.get(trace, { timeoutMs: TIMEOUT_MS })).status === 200;
+}
+
+function probeFor(component: Component, clusterName: string, containers: readonly ContainerSummary[]): Probe {
+  const timeoutMs = TIMEOUT_MS;
   const local = (port: number, path: string): string =>
-    `http://127.0.0.1:${String(hostPortOf(containers, component ?? '', port) ?? 0)}${path}`;
+    `http://127.0.0.1:${String(hostPortOf(containers, component, port) ?? 0)}${path}`;
   switch (component) {
     case 'control-plane':
       return { kind: 'api', path: '/readyz', timeoutMs };
     case 'agent':
       return { kind: 'api', path: `/api/v1/nodes/${nodeName(clusterName)}`, condition: 'Ready', timeoutMs };
+    case 'dns': {
+      const command = ['sandbar-agent', 'resolve', 'kubernetes.default.svc.cluster.local', '--timeout', '2s'];
+      return { kind: 'exec', containerName: containerName(clusterName, 'agent'), command, timeoutMs };
+    }
     case 'ingress':
       return { kind: 'http', url: local(80, '/'), acceptedStatuses: [200, 404], timeoutMs };
     case 'object-store':
       return { kind: 'http', url: local(9000, '/minio/health/ready'), acceptedStatuses: [200], timeoutMs };
-    default:
-      return undefined;
   }
 }
 
-function describe(container: ContainerSummary, problem: string | undefined): ComponentStatus {
-  return {
-    component: container.labels[LABELS.component] ?? container.name,
-    state: container.state,
-    isReady: problem === undefined,
-    detail: problem ?? container.status.toLowerCase(),
-  };
+function describe(container: ContainerSummary, component: Component, problem: string | undefined): ComponentStatus {
+  const detail = problem ?? container.status.toLowerCase();
+  return { component, state: container.state, isReady: problem === undefined, detail };
+}
+
+function missing(component: Component): ComponentStatus {
+  return { component, state: 'missing', isReady: false, detail: 'its container is missing' };
 }

@@ -1,0 +1,217 @@
+import { describe, expect, it } from 'vitest';
+import { SPEC } from '../builders/cluster.ts';
+import { dyingCaller, Machine } from '../builders/machine.ts';
+
+const lines = (...text: string[]): string => text.join('\n');
+
+describe('up', () => {
+  it('makes everything of a cluster that is not there', async () => {
+    const machine = new Machine();
+    const planned = await machine.planned();
+    expect(planned).toContain('create network (missing)');
+    expect(planned).toContain('create container/control-plane (missing)');
+    expect([...machine.runtime.containers.values()].map(({ state }) => state)).toEqual(Array(5).fill('running'));
+    expect([...machine.cluster.objects.keys()]).toContain('v1 Service kube-system kube-dns');
+    expect((await machine.status()).isReady).toBe(true);
+  });
+
+  it('plans nothing the second time and keeps every container and the identity', async () => {
+    const machine = new Machine();
+    await machine.up();
+    const before = machine.containerIds();
+    const calls = machine.runtime.calls.length;
+    expect(await machine.planned()).toBe('');
+    expect(machine.containerIds()).toEqual(before);
+    expect(machine.runtime.calls).toHaveLength(calls);
+    expect(machine.identitiesMade).toBe(1);
+  });
+
+  it('changes nothing in a dry run, whatever would change', async () => {
+    const machine = new Machine();
+    expect(await machine.planned({ isDryRun: true })).toContain('create container/agent (missing)');
+    expect(machine.runtime.calls).toEqual([]);
+    await machine.up();
+    const calls = machine.runtime.calls.length;
+    const spec = { kubernetes: { ...SPEC.kubernetes, kubeletArguments: { v: '4' } } };
+    expect(await machine.planned({ isDryRun: true, spec })).toBe(
+      lines(
+        'remove container/agent (/etc/sandbar/config.json changed)',
+        'create container/agent (/etc/sandbar/config.json changed)',
+      ),
+    );
+    expect(machine.runtime.calls).toHaveLength(calls);
+  });
+
+  it('starts what was stopped and creates what was removed, and nothing else', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.runtime.stopContainer('sandbar-dev-dns');
+    await machine.runtime.removeContainer('sandbar-dev-ingress');
+    expect(await machine.planned()).toBe(
+      lines('start container/dns (it is exited)', 'create container/ingress (missing)'),
+    );
+  });
+
+  it('keeps the identity of a cluster whose control plane was removed', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.runtime.removeContainer('sandbar-dev-control-plane');
+    expect(await machine.planned()).toBe('create container/control-plane (missing)');
+    expect(machine.identitiesMade).toBe(1);
+    expect([...machine.runtime.containers.keys()]).not.toContain('sandbar-dev-identity-reader');
+  });
+
+  it('keeps the data and the identity through down, and brings the cluster back', async () => {
+    const machine = new Machine();
+    await machine.up();
+    expect((await machine.down()).kept).toHaveLength(6);
+    expect(machine.runtime.containers.size).toBe(0);
+    expect(machine.runtime.networks.size).toBe(0);
+    const planned = await machine.planned();
+    expect(planned).not.toContain('volume');
+    expect(machine.identitiesMade).toBe(1);
+  });
+
+  it('repairs objects that were edited or deleted, and leaves those of the user alone', async () => {
+    const machine = new Machine();
+    await machine.up();
+    const objects = machine.cluster.objects;
+    objects.delete('v1 Service kube-system kube-dns');
+    const role = objects.get('rbac.authorization.k8s.io/v1 ClusterRole  system:sandbar:ingress')!;
+    objects.set('rbac.authorization.k8s.io/v1 ClusterRole  system:sandbar:ingress', { ...role, rules: [] });
+    const own = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'mine', namespace: 'default' } };
+    await machine.cluster.apply(own);
+    expect((await machine.planned()).split('\n').sort()).toEqual([
+      'create object/Service/kube-system/kube-dns (missing)',
+      'update object/ClusterRole.rbac.authorization.k8s.io/system:sandbar:ingress (differs from what is wanted)',
+    ]);
+    expect(objects.get('v1 ConfigMap default mine')).toEqual(own);
+  });
+
+  it('says which part did not come up, with its log', async () => {
+    const machine = new Machine();
+    machine.runtime.images.set('sandbar/agent:1', { output: ['no cgroup is mounted'] });
+    machine.cluster.answers.set('/api/v1/nodes/sandbar-dev', { status: 404, body: '{}' });
+    await expect(machine.up()).rejects.toMatchObject({
+      code: 'TIMED_OUT',
+      exitCode: 5,
+      message: 'agent was not ready after 90 s: /api/v1/nodes/sandbar-dev: HTTP 404',
+      details: ['no cgroup is mounted'],
+    });
+  });
+
+  it('refuses to lose data where nobody can be asked', async () => {
+    const machine = new Machine();
+    await machine.up();
+    const spec = { objectStore: { ...SPEC.objectStore, isEnabled: false } };
+    const before = machine.containerIds();
+    await expect(machine.up({ spec })).rejects.toMatchObject({ code: 'CONFIRMATION_NEEDED', exitCode: 2 });
+    expect(machine.containerIds()).toEqual(before);
+    await machine.up({ spec, confirm: () => Promise.resolve(true) });
+    expect([...machine.runtime.volumes.keys()]).not.toContain('sandbar-dev-object-store');
+  });
+
+  it('lets two runs for one cluster take turns', async () => {
+    const machine = new Machine();
+    const [first, second] = await Promise.all([machine.up(), machine.up()]);
+    expect(first.plan.length).toBeGreaterThan(10);
+    expect(second.plan).toEqual([]);
+    expect(machine.events).toContainEqual(
+      expect.objectContaining({
+        type: 'notice',
+        text: expect.stringContaining('waiting for another sandbar') as string,
+      }),
+    );
+  });
+
+  it('stops before the next step when it is interrupted', async () => {
+    const machine = new Machine();
+    const interruption = new AbortController();
+    const { runtime } = machine;
+    const createVolume = runtime.createVolume.bind(runtime);
+    runtime.createVolume = async (volume) => {
+      await createVolume(volume);
+      interruption.abort(new Error('interrupted'));
+    };
+    await expect(machine.up({ signal: interruption.signal })).rejects.toThrow('interrupted');
+    expect(machine.runtime.containers.size).toBe(0);
+    await machine.up();
+    expect(await machine.planned()).toBe('');
+  });
+});
+
+describe('a process that is killed', () => {
+  const changesOfUp = 17;
+  const changesOfDown = 12;
+  const deaths = (count: number) =>
+    Array.from({ length: count }, (_, index) => index + 1).flatMap((atChange) =>
+      [true, false].map((isCarriedOut) => ({ atChange, isCarriedOut })),
+    );
+
+  /** Runs `work` on the machine until its caller dies. */
+  async function diesIn(
+    machine: Machine,
+    death: { atChange: number; isCarriedOut: boolean },
+    work: () => Promise<unknown>,
+  ): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      machine.wrapRuntime = (runtime) => dyingCaller(runtime, { ...death, onDeath: resolve });
+      void work().then(() => {
+        reject(new Error(`it was over before change ${String(death.atChange)}`));
+      }, reject);
+    });
+    machine.restartCommandLine();
+  }
+
+  it.each(deaths(changesOfUp))(
+    'in up, at change $atChange (carried out: $isCarriedOut), is made good by the next up',
+    async (death) => {
+      const machine = new Machine();
+      await diesIn(machine, death, () => machine.up());
+      await machine.up();
+      expect(await machine.planned()).toBe('');
+      expect((await machine.status()).isReady).toBe(true);
+    },
+  );
+
+  it.each(deaths(changesOfUp))(
+    'in up, at change $atChange (carried out: $isCarriedOut), leaves nothing that down does not remove',
+    async (death) => {
+      const machine = new Machine();
+      await diesIn(machine, death, () => machine.up());
+      await machine.down({ includesVolumes: true, isAgreed: true });
+      const { containers, volumes, networks } = machine.runtime;
+      expect([...containers.keys(), ...volumes.keys(), ...networks.keys()]).toEqual([]);
+    },
+  );
+
+  it.each(deaths(changesOfDown))(
+    'in down, at change $atChange (carried out: $isCarriedOut), is made good by up and by down',
+    async (death) => {
+      for (const repair of ['up', 'down'] as const) {
+        const machine = new Machine();
+        await machine.up();
+        await diesIn(machine, death, () => machine.down({ includesVolumes: true, isAgreed: true }));
+        if (repair === 'up') {
+          await machine.up();
+          expect(await machine.planned()).toBe('');
+        } else {
+          await machine.down({ includesVolumes: true, isAgreed: true });
+          expect(machine.runtime.volumes.size).toBe(0);
+        }
+      }
+    },
+  );
+
+  it('in the change of a setting is made good by the next up', async () => {
+    const spec = { kubernetes: { ...SPEC.kubernetes, featureGates: { HPAScaleToZero: true } } };
+    for (const death of deaths(6)) {
+      const machine = new Machine();
+      await machine.up();
+      await diesIn(machine, death, () => machine.up({ spec }));
+      await machine.up({ spec });
+      expect(await machine.planned({ spec })).toBe('');
+      expect(machine.identitiesMade).toBe(1);
+    }
+  });
+});
