@@ -94,8 +94,22 @@ export type Sandbox = {
   dispose(): Promise<void>;
 };
 
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- whatever the API server has; a wrong path fails its test
-export type KubernetesJson = any;
+/** As much of an object of the API as tests look at; `items` in a list only, and so on. */
+export type KubernetesJson = {
+  readonly metadata: {
+    readonly name: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly spec: Readonly<Record<string, unknown>>;
+  readonly status: {
+    readonly conditions: readonly { readonly type: string; readonly status: string }[];
+    readonly [field: string]: unknown;
+  };
+  readonly data: Readonly<Record<string, string>>;
+  readonly items: readonly KubernetesJson[];
+  readonly [field: string]: unknown;
+};
 
 /**
  * A cluster for the tests of the `describe` block (or file) that calls this: nothing of it exists before the first
@@ -197,7 +211,7 @@ class TestSandbox implements Sandbox {
   }
 
   async getObject(...args: readonly string[]): Promise<KubernetesJson> {
-    return JSON.parse(await this.mustKubectl(['get', '-o', 'json', ...args]));
+    return JSON.parse(await this.mustKubectl(['get', '-o', 'json', ...args])) as KubernetesJson;
   }
 
   containerName(component: ComponentName): string {
