@@ -99,7 +99,7 @@ func ensure(ctx context.Context, object desiredObject) error {
 	}
 }
 
-// Creator is the part that typed clients have in common.
+// creator is what typed clients have in common.
 type creator[T any] interface {
 	Create(context.Context, T, metav1.CreateOptions) (T, error)
 	Get(context.Context, string, metav1.GetOptions) (T, error)
