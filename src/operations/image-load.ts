@@ -42,7 +42,9 @@ export async function loadImages(request: LoadRequest, ports: LoadPorts, emit: E
     findContainers(runtime, request.clusterName),
   ]);
   const node = new Node(runtime, request);
-  const missing = new Set(await node.findMissing(images.flatMap((image) => [namedId(image.ref, image.id), ...image.layers])));
+  const missing = new Set(
+    await node.findMissing(images.flatMap((image) => [namedId(image.ref, image.id), ...image.layers])),
+  );
   const loaded: LoadedImage[] = [];
   for (const image of images) {
     loaded.push(
@@ -86,16 +88,12 @@ function isSameName(tag: string, imageRef: string): boolean {
 
 async function sendImage(sending: Sending): Promise<LoadedImage> {
   const { image, missing, runtime, request } = sending;
-  const isPartial = image.layers.some((layer) => !missing.has(layer));
   const layers = image.layers.filter((layer) => missing.has(layer));
-  if (isPartial) {
-    const labels = { [LABELS.cluster]: request.clusterName };
-    const archive = await runtime.saveLayers(image.ref, { layers, labels }).catch(() => undefined);
-    // Whatever goes wrong on this shorter way, the longer one will do or tell.
-    const loaded =
-      archive && (await importArchive(archive, new Set(), sending).catch(keepInterruption(request.signal)));
-    if (loaded !== undefined) return { ...loaded, layersSent: new Set(layers).size };
-  }
+  const labels = { [LABELS.cluster]: request.clusterName };
+  const archive = await runtime.saveLayers(image.ref, { layers, labels }).catch(() => undefined);
+  // Whatever goes wrong on this shorter way, the longer one will do or tell.
+  const loaded = archive && (await importArchive(archive, new Set(), sending).catch(keepInterruption(request.signal)));
+  if (loaded !== undefined) return { ...loaded, layersSent: new Set(layers).size };
   return sendSavedImage(sending);
 }
 
