@@ -14,7 +14,9 @@ export type ClusterAccess = {
 
 /** Containers of a cluster by component; an error when there are none. */
 export async function findContainers(runtime: Runtime, clusterName: string): Promise<readonly ContainerSummary[]> {
-  const containers = await runtime.listContainers({ key: LABELS.cluster, value: clusterName });
+  const labelled = await runtime.listContainers({ key: LABELS.cluster, value: clusterName });
+  // Containers that only serve to read something for a moment are of no component.
+  const containers = labelled.filter(({ labels }) => labels[LABELS.component] !== undefined);
   if (containers.length > 0) return containers;
   const others = await listClusterNames(runtime);
   throw new SandbarError('CLUSTER_NOT_FOUND', `there is no cluster "${clusterName}"`, {

@@ -63,7 +63,7 @@ describe('loadImages', () => {
     runtime.programs.set('sandbar-images', node.program);
     runtime.images.set('app:1', { layers: LAYERS });
     runtime.images.set('agent', {});
-    const labels = { [LABELS.cluster]: 'dev' };
+    const labels = { [LABELS.cluster]: 'dev', [LABELS.component]: 'agent' };
     await runtime.createNetwork({ name: 'dev', subnet: '10.0.0.0/24', gateway: '10.0.0.1', labels });
     const agent = {
       name: containerName('dev', 'agent'),
