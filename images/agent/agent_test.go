@@ -99,10 +99,10 @@ func TestAServiceThatEndsIsStartedAgainAndStops(t *testing.T) {
 
 func TestProcessOneReapsOrphansAndReportsItsOwnChildren(t *testing.T) {
 	children := newChildren()
-	if err := children.run(nil, "true"); err != nil {
+	if err := children.run(command{name: "true"}); err != nil {
 		t.Errorf("true: %v", err)
 	}
-	if err := children.run(nil, "false"); err == nil || !strings.Contains(err.Error(), "exit status 1") {
+	if err := children.run(command{name: "false"}); err == nil || !strings.Contains(err.Error(), "exit status 1") {
 		t.Errorf("false: got %v", err)
 	}
 	// Not registered, as an orphan would be.

@@ -50,32 +50,47 @@ func (c *children) reap() {
 	}
 }
 
+// command is a program to start. Its output goes where that of process 1 goes.
+type command struct {
+	name        string
+	arguments   []string
+	environment []string
+	stdin       *os.File
+	// A mount namespace of its own, from which mounts still spread both ways as far as they are shared.
+	hasOwnMounts bool
+}
+
 type process struct {
 	pid  int
 	exit chan syscall.WaitStatus
 }
 
-func (c *children) start(stdin *os.File, environment []string, name string, arguments ...string) (process, error) {
-	path, err := exec.LookPath(name)
+func (c *children) start(command command) (process, error) {
+	path, err := exec.LookPath(command.name)
 	if err != nil {
 		return process{}, err
 	}
+	stdin := command.stdin
 	if stdin == nil {
 		if stdin, err = os.Open(os.DevNull); err != nil {
 			return process{}, err
 		}
 		defer stdin.Close()
 	}
+	attributes := &os.ProcAttr{
+		Env:   append(os.Environ(), command.environment...),
+		Files: []*os.File{stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	}
+	if command.hasOwnMounts {
+		attributes.Sys.Cloneflags = syscall.CLONE_NEWNS
+	}
 	// Held over the start, so that the reaper cannot meet the process before it is registered.
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	started, err := os.StartProcess(path, append([]string{name}, arguments...), &os.ProcAttr{
-		Env:   environment,
-		Files: []*os.File{stdin, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
+	started, err := os.StartProcess(path, append([]string{command.name}, command.arguments...), attributes)
 	if err != nil {
-		return process{}, fmt.Errorf("start %s: %w", name, err)
+		return process{}, fmt.Errorf("start %s: %w", command.name, err)
 	}
 	p := process{pid: started.Pid, exit: make(chan syscall.WaitStatus, 1)}
 	c.waiting[p.pid] = p.exit
@@ -83,13 +98,13 @@ func (c *children) start(stdin *os.File, environment []string, name string, argu
 }
 
 // run starts a program and waits for its end.
-func (c *children) run(stdin *os.File, name string, arguments ...string) error {
-	p, err := c.start(stdin, os.Environ(), name, arguments...)
+func (c *children) run(command command) error {
+	p, err := c.start(command)
 	if err != nil {
 		return err
 	}
 	if status := <-p.exit; status.ExitStatus() != 0 {
-		return fmt.Errorf("%s: %s", name, describe(status))
+		return fmt.Errorf("%s: %s", command.name, describe(status))
 	}
 	return nil
 }
@@ -101,9 +116,9 @@ type service struct {
 	stopped  chan struct{}
 }
 
-func (c *children) keepRunning(name string, environment []string, program string, arguments ...string) *service {
+func (c *children) keepRunning(name string, command command) *service {
 	s := &service{name: name, stopping: make(chan struct{}), stopped: make(chan struct{})}
-	go s.supervise(func() (process, error) { return c.start(nil, environment, program, arguments...) })
+	go s.supervise(func() (process, error) { return c.start(command) })
 	return s
 }
 

@@ -8,23 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"sandbar.dev/lib/agent"
 )
-
-// Kernel settings of the whole machine that the kubelet would change, and the values it wants to read. A file with
-// that value is put over each of them, so that a sandbox does not change how its host overcommits memory or panics.
-var shieldedKernelSettings = map[string]string{
-	"vm/overcommit_memory":      "1",
-	"vm/panic_on_oom":           "0",
-	"kernel/panic":              "10",
-	"kernel/panic_on_oops":      "1",
-	"kernel/keys/root_maxkeys":  "1000000",
-	"kernel/keys/root_maxbytes": "25000000",
-}
 
 // prepareFileSystem makes the container's mounts those of a node.
 func prepareFileSystem() error {
@@ -50,10 +38,7 @@ func prepareFileSystem() error {
 	if err := makeDevices(); err != nil {
 		return err
 	}
-	if err := makeMachineID(); err != nil {
-		return err
-	}
-	return shieldKernelSettings()
+	return makeMachineID()
 }
 
 // remountWritable makes a read-only mount writable. The flag MS_BIND limits the change to this mount; without it the
@@ -100,23 +85,6 @@ func makeMachineID() error {
 	var id [16]byte
 	rand.Read(id[:])
 	return writeFile(path, hex.EncodeToString(id[:])+"\n")
-}
-
-func shieldKernelSettings() error {
-	for name, value := range shieldedKernelSettings {
-		target := filepath.Join("/proc/sys", name)
-		if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		source := filepath.Join("/run/sandbar/sysctl", strings.ReplaceAll(name, "/", "."))
-		if err := writeFile(source, value+"\n"); err != nil {
-			return err
-		}
-		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("shield %s: %w", target, err)
-		}
-	}
-	return nil
 }
 
 func replaceByLink(path, target string) error {

@@ -24,6 +24,8 @@ func dispatch(arguments []string) error {
 	switch {
 	case len(arguments) == 0:
 		return runNode(config)
+	case arguments[0] == "kubelet":
+		return becomeKubelet()
 	case arguments[0] == "resolve":
 		return resolve(config, arguments[1:])
 	default:

@@ -99,7 +99,9 @@ func installRules(config agent.Config, children *children) error {
 		return err
 	}
 	defer rules.Close()
-	return children.run(rules, "iptables-restore", "--noflush", "--wait", "5")
+	return children.run(command{
+		name: "iptables-restore", arguments: []string{"--noflush", "--wait", "5"}, stdin: rules,
+	})
 }
 
 func packetFilterRules(config agent.Config) string {

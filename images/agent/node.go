@@ -46,11 +46,11 @@ func runNode(config agent.Config) error {
 		return fmt.Errorf("write containerd's configuration: %w", err)
 	}
 
-	containerd := children.keepRunning("containerd", environment, "containerd")
+	containerd := children.keepRunning("containerd", command{name: "containerd", environment: environment})
 	go importPauseImage(children)
 	// The kubelet's process waits by itself for containerd's socket and for the API server, with its image already
 	// loaded from disk by then.
-	kubelet := children.keepRunning("kubelet", os.Environ(), "sandbar-kubelet")
+	kubelet := children.keepRunning("kubelet", command{name: os.Args[0], arguments: []string{"kubelet"}, hasOwnMounts: true})
 
 	received := <-signals
 	log.Printf("received %v, stopping", received)
@@ -72,7 +72,9 @@ func importPauseImage(children *children) {
 		return
 	}
 	defer archive.Close()
-	if err := children.run(archive, "sandbar-images", "import", "--unless-named", agent.PauseImage); err != nil {
+	if err := children.run(command{
+		name: "sandbar-images", arguments: []string{"import", "--unless-named", agent.PauseImage}, stdin: archive,
+	}); err != nil {
 		log.Printf("import pause image: %v", err)
 	}
 }
