@@ -6,7 +6,8 @@ import type { Clock } from '../model/ports.ts';
 export type StepFailure = { readonly step: Step; readonly error: unknown };
 
 export type ApplyOptions = {
-  readonly runStep: (step: Step) => Promise<void>;
+  /** Calls `report` with what it does or waits for, where that changes. */
+  readonly runStep: (step: Step, report: (text: string) => void) => Promise<void>;
   readonly emit: Emit;
   readonly clock: Clock;
   readonly concurrency: number;
@@ -46,7 +47,9 @@ export async function apply(plan: Plan, options: ApplyOptions): Promise<readonly
     try {
       options.signal.throwIfAborted();
       options.emit({ type: 'step-started', stepId, owner, text: step.id });
-      await options.runStep(step);
+      await options.runStep(step, (text) => {
+        options.emit({ type: 'step-progress', stepId, owner, text });
+      });
       options.emit({ type: 'step-finished', stepId, owner, text: step.id, ms: options.clock.now() - startedAt });
       return true;
     } catch (error) {

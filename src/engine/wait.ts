@@ -20,9 +20,15 @@ export type WaitPorts = {
 export async function waitUntilReady(
   resource: ContainerResource,
   ports: WaitPorts,
-  options: { readonly timeoutMs?: number | undefined; readonly signal: AbortSignal },
+  options: {
+    readonly timeoutMs?: number | undefined;
+    readonly signal: AbortSignal;
+    /** Called with the question that is asked from now on. */
+    readonly onQuestion?: (text: string) => void;
+  },
 ): Promise<void> {
   for (const probe of resource.probes) {
+    options.onQuestion?.(questionOf(probe));
     await waitForProbe(resource, { ...probe, timeoutMs: options.timeoutMs ?? probe.timeoutMs }, ports, options.signal);
   }
 }
@@ -83,6 +89,17 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
         throw error;
       }
     }
+  }
+}
+
+function questionOf(probe: Probe): string {
+  switch (probe.kind) {
+    case 'http':
+      return probe.url;
+    case 'api':
+      return probe.condition === undefined ? probe.path : `${probe.path} ${probe.condition}`;
+    case 'exec':
+      return probe.command.join(' ');
   }
 }
 

@@ -7,6 +7,8 @@ export type SandbarEvent =
       readonly steps: readonly { readonly id: string; readonly owner: Owner; readonly cause: string }[];
     }
   | { readonly type: 'step-started'; readonly stepId: string; readonly owner: Owner; readonly text: string }
+  /** What a step that takes its time does or waits for just now. */
+  | { readonly type: 'step-progress'; readonly stepId: string; readonly owner: Owner; readonly text: string }
   | {
       readonly type: 'step-finished';
       readonly stepId: string;

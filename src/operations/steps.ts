@@ -13,7 +13,7 @@ export type StepTargets = {
   readonly signal: AbortSignal;
 };
 
-export async function runStep(step: Step, targets: StepTargets): Promise<void> {
+export async function runStep(step: Step, targets: StepTargets, report: (text: string) => void): Promise<void> {
   const { runtime, cluster } = targets.waitPorts;
   switch (step.verb) {
     case 'create':
@@ -27,7 +27,7 @@ export async function runStep(step: Step, targets: StepTargets): Promise<void> {
       await remove(step.observed, { runtime, cluster, objectStore: targets.objectStore });
       break;
     case 'wait':
-      await waitUntilReady(step.resource, targets.waitPorts, targets);
+      await waitUntilReady(step.resource, targets.waitPorts, { ...targets, onQuestion: report });
       break;
   }
 }

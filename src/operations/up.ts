@@ -226,7 +226,7 @@ async function applyOrThrow(
   signal: AbortSignal,
 ): Promise<void> {
   const failures = await apply(steps, {
-    runStep: (step) => runStep(step, targets),
+    runStep: (step, report) => runStep(step, targets, report),
     emit: dependencies.emit,
     clock: dependencies.ports.clock,
     concurrency: CONCURRENCY,

@@ -20,5 +20,8 @@ export function runDown(input: CommandInput<DownFlags>): Promise<number> {
 function formatDown({ clusterName, removed, kept }: Awaited<ReturnType<typeof down>>): string {
   const headline = removed.length === 0 ? `cluster ${clusterName} is not there` : `cluster ${clusterName} is down`;
   if (kept.length === 0) return headline;
-  return `${headline}; its data are kept (${String(kept.length)} volumes): sandbar up brings it back, sandbar down --volumes removes them`;
+  return [
+    `${headline}; its data are kept (${String(kept.length)} volumes)`,
+    '  sandbar up brings it back, sandbar down --volumes removes them',
+  ].join('\n');
 }

@@ -38,6 +38,7 @@ export function formatEvent(event: SandbarEvent, terminal: Pick<Terminal, 'hasCo
       return `${paint('!', 'yellow', terminal)} ${event.text}${event.hint === undefined ? '' : `; ${event.hint}`}`;
     case 'plan':
     case 'step-started':
+    case 'step-progress':
     case 'phase-progress':
       return undefined;
   }

@@ -2,28 +2,36 @@
 import {
   Listr,
   ListrLogger,
-  PRESET_TIMER,
   ProcessOutput,
   type DefaultRenderer,
+  type ListrDefaultRendererLogLevels,
   type ListrTaskWrapper,
   type SimpleRenderer,
 } from 'listr2';
 import ora, { type Ora } from 'ora';
 import type { SandbarEvent } from '../../model/events.ts';
-import type { Terminal } from '../terminal.ts';
+import { COMPONENTS } from '../../model/names.ts';
+import { paint, type Terminal } from '../terminal.ts';
 import { formatEvent, formatMs } from './plain.ts';
 import type { View } from './view.ts';
 
 const PROGRESS_TICK_MS = 1000;
+
+/** Rows stand in this order, whatever is done first. */
+const ROW_ORDER: readonly string[] = ['network', ...COMPONENTS, 'objects'];
+const OWNER_WIDTH = Math.max(...ROW_ORDER.map((owner) => owner.length));
+/** Before the text: an icon and a space. */
+const ICON_WIDTH = 2;
 
 type Wrapper = ListrTaskWrapper<unknown, typeof DefaultRenderer, typeof SimpleRenderer>;
 
 /** A component's row: settled when the last of its steps is. */
 type Row = {
   readonly owner: string;
+  readonly startedAt: number;
   open: number;
   text: string;
-  failure: string | undefined;
+  problem: string | undefined;
   wrapper: Wrapper | undefined;
   readonly done: Promise<void>;
   settle: () => void;
@@ -46,7 +54,10 @@ export function ttyView(terminal: Terminal): View {
   };
   const closeBoard = async (): Promise<void> => {
     if (board === undefined) return;
-    for (const row of board.rows.values()) row.settle();
+    for (const row of board.rows.values()) {
+      if (row.open > 0) row.problem ??= 'not finished';
+      row.settle();
+    }
     await board.rendered;
     board = undefined;
     for (const line of held.splice(0)) terminal.stderr.write(`${line}\n`);
@@ -64,7 +75,10 @@ export function ttyView(terminal: Terminal): View {
         board = addToBoard(board, event, terminal);
         break;
       case 'step-started':
-        showRow(board?.rows.get(event.owner), event.text);
+        showRow(board?.rows.get(event.owner), describeStep(event), terminal);
+        break;
+      case 'step-progress':
+        showRow(board?.rows.get(event.owner), `waiting for ${event.text}`, terminal);
         break;
       case 'step-finished':
         closeStep(board?.rows.get(event.owner), undefined);
@@ -73,7 +87,7 @@ export function ttyView(terminal: Terminal): View {
         closeStep(board?.rows.get(event.owner), event.message);
         break;
       case 'step-skipped':
-        closeStep(board?.rows.get(event.owner), `${event.blockedBy} failed`);
+        closeStep(board?.rows.get(event.owner), `skipped: ${event.blockedBy} failed`);
         break;
       case 'phase-started':
         endSpinner();
@@ -109,7 +123,8 @@ function startSpinner(phase: string, text: string, terminal: Terminal): Spinner 
   const startedAt = performance.now();
   const line = ora({ text: `${phase}: ${text}`, stream: terminal.stderr, discardStdin: false }).start();
   const tick = setInterval(() => {
-    line.text = `${phase}: ${spinner.text} (${formatMs(performance.now() - startedAt)})`;
+    const time = ` (${formatMs(performance.now() - startedAt)})`;
+    line.text = cut(`${phase}: ${spinner.text}`, time.length, terminal) + time;
   }, PROGRESS_TICK_MS);
   const spinner: Spinner = { line, tick, text };
   return spinner;
@@ -136,8 +151,9 @@ function addToBoard(
     fresh.push(added);
   }
   if (board !== undefined && fresh.length === 0) return board;
+  const ordered = fresh.toSorted((a, b) => ROW_ORDER.indexOf(a.owner) - ROW_ORDER.indexOf(b.owner));
   const previous = board?.rendered ?? Promise.resolve();
-  return { rows, rendered: previous.then(() => render(fresh, terminal)) };
+  return { rows, rendered: previous.then(() => render(ordered, terminal)) };
 }
 
 function createRow(owner: string): Row {
@@ -145,21 +161,23 @@ function createRow(owner: string): Row {
   const done = new Promise<void>((resolve) => {
     settle = resolve;
   });
-  return { owner, open: 1, text: '', failure: undefined, wrapper: undefined, done, settle };
+  const startedAt = performance.now();
+  return { owner, startedAt, open: 1, text: '', problem: undefined, wrapper: undefined, done, settle };
 }
 
 function render(rows: readonly Row[], terminal: Terminal): Promise<unknown> {
-  const logger = new ListrLogger({
+  const logger = new ListrLogger<ListrDefaultRendererLogLevels>({
     useIcons: false,
     processOutput: new ProcessOutput(terminal.stderr, terminal.stderr),
   });
   const tasks = rows.map((row) => ({
-    title: row.owner,
+    title: titleOf(row, row.text, terminal),
     task: async (_context: unknown, task: Wrapper): Promise<void> => {
       row.wrapper = task;
-      if (row.text !== '') task.output = row.text;
       await row.done;
-      if (row.failure !== undefined) throw new Error(row.failure);
+      const time = formatMs(performance.now() - row.startedAt);
+      task.title = titleOf(row, row.problem ?? time, terminal);
+      if (row.problem !== undefined) throw new Error(row.problem);
     },
   }));
   const list = new Listr(tasks, {
@@ -167,20 +185,49 @@ function render(rows: readonly Row[], terminal: Terminal): Promise<unknown> {
     exitOnError: false,
     // Its own listeners would end the process before anything is cleaned up.
     registerSignalListeners: false,
-    rendererOptions: { logger, timer: PRESET_TIMER },
+    rendererOptions: { logger, showErrorMessage: false, formatOutput: 'truncate' as const },
   });
   return list.run();
 }
 
-function showRow(row: Row | undefined, text: string): void {
+function showRow(row: Row | undefined, text: string, terminal: Terminal): void {
   if (row === undefined) return;
   row.text = text;
-  if (row.wrapper !== undefined) row.wrapper.output = text;
+  if (row.wrapper !== undefined) row.wrapper.title = titleOf(row, text, terminal);
 }
 
-function closeStep(row: Row | undefined, failure: string | undefined): void {
+function closeStep(row: Row | undefined, problem: string | undefined): void {
   if (row === undefined) return;
   row.open -= 1;
-  row.failure ??= failure;
+  row.problem ??= problem;
   if (row.open <= 0) row.settle();
+}
+
+/** One line, whatever the width: a row that breaks would be overdrawn. */
+function titleOf(row: Row, text: string, terminal: Terminal): string {
+  const owner = row.owner.padEnd(OWNER_WIDTH);
+  return `${owner}  ${paint(cut(text, owner.length + 2, terminal), 'dim', terminal)}`.trimEnd();
+}
+
+/** The part of a text that has room in a line beside `taken` columns. */
+function cut(text: string, taken: number, terminal: Terminal): string {
+  const [line = ''] = text.split('\n', 1);
+  const width = Math.max(10, terminal.stderr.columns - ICON_WIDTH - taken - 1);
+  return line.length <= width ? line : `${line.slice(0, width - 1)}…`;
+}
+
+const DOING: Readonly<Record<string, string>> = {
+  create: 'creating',
+  update: 'updating',
+  start: 'starting',
+  remove: 'removing',
+  wait: 'waiting for',
+};
+
+/** `create volume/pki` → `creating volume pki`; of `create container/agent` the row says whose container. */
+function describeStep({ stepId, owner }: { readonly stepId: string; readonly owner: string }): string {
+  const [verb = '', subject = ''] = stepId.split(' ');
+  const [kind = '', name] = subject.split('/');
+  const words = [DOING[verb] ?? verb, kind, ...(name === undefined || name === owner ? [] : [name])];
+  return words.join(' ');
 }

@@ -51,15 +51,20 @@ async function measureRestart(subject: Subject, ports: HostPorts, measurements: 
 /** Where the time of `up` goes: when each step began and ended since the command was called. */
 function recordSteps(events: readonly TimedEvent[], measurements: Measurements): void {
   const starts = new Map<unknown, number>();
+  /** What a step asks just now, and since when. */
+  const questions = new Map<unknown, { readonly text: unknown; readonly start: number }>();
   const planned = events.find(({ type }) => type === 'plan');
   if (planned !== undefined) measurements.recordStep('look and plan', 0, planned.at);
-  for (const { type, stepId, phase, text, at } of events) {
-    const id = stepId ?? phase;
-    if (type === 'step-started' || type === 'phase-started') starts.set(id, at);
-    if (type === 'step-progress') measurements.recordStep(`${String(id)}: ${String(text)}`, starts.get(id) ?? 0, at);
-    if (type === 'step-finished' || type === 'phase-finished') {
-      measurements.recordStep(String(id), starts.get(id) ?? 0, at);
+  for (const { type, stepId, text, at } of events) {
+    if (type === 'step-started') starts.set(stepId, at);
+    if (type !== 'step-progress' && type !== 'step-finished') continue;
+    const question = questions.get(stepId);
+    if (question !== undefined) {
+      measurements.recordStep(`${String(stepId)}: ${String(question.text)}`, question.start, at);
+    } else if (type === 'step-finished') {
+      measurements.recordStep(String(stepId), starts.get(stepId) ?? 0, at);
     }
+    if (type === 'step-progress') questions.set(stepId, { text, start: at });
   }
   const result = events.find(({ type }) => type === 'result');
   if (result !== undefined) measurements.recordStep('return', events.at(-2)?.at ?? 0, result.at);
