@@ -336,7 +336,21 @@ func (a *archive) writeManifest(ctx context.Context, config ocispec.Descriptor, 
 	}
 	err = content.WriteBlob(ctx, a.store, a.reference(descriptor.Digest.String()), strings.NewReader(string(text)),
 		descriptor, content.WithLabels(children))
-	return descriptor, err
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return descriptor, a.addLabels(ctx, descriptor.Digest, children)
+}
+
+// addLabels labels a blob that was there already: engines with containerd's store save the very manifest that is
+// written here, and a blob that is there keeps the labels that it has. The collector would take all that it names.
+func (a *archive) addLabels(ctx context.Context, blob digest.Digest, added map[string]string) error {
+	var fields []string
+	for name := range added {
+		fields = append(fields, "labels."+name)
+	}
+	_, err := a.store.Update(ctx, content.Info{Digest: blob, Labels: added}, fields...)
+	return err
 }
 
 // normalizeNames writes names as the CRI asks for them: nginx is docker.io/library/nginx:latest.

@@ -208,6 +208,35 @@ func TestAnOCILayoutIsResolved(t *testing.T) {
 	}
 }
 
+func TestTheCollectorFindsWhatAManifestNamesThatTheArchiveHoldsToo(t *testing.T) {
+	ctx, config := context.Background(), configOf(lowerLayer, upperLayer)
+	files := savedImage(config,
+		file{name: "lower/layer.tar", content: lowerLayer}, file{name: "upper/layer.tar", content: upperLayer})
+	first := newStore(t)
+	image, err := resolveFirst(t, first, files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := content.ReadBlob(ctx, first, image.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := newStore(t)
+	files = append([]file{{name: blobPath(image.manifest.Digest), content: string(manifest)}}, files...)
+	if _, err := resolveFirst(t, second, files...); err != nil {
+		t.Fatal(err)
+	}
+	info, err := second.Info(ctx, image.manifest.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"config": config, "l.0": lowerLayer, "l.1": upperLayer} {
+		if got := info.Labels["containerd.io/gc.ref.content."+name]; got != digest.FromString(want).String() {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
 func TestAReferenceIsADigestWithOrWithoutAName(t *testing.T) {
 	id := digest.FromString("image").String()
 	for text, want := range map[string]string{id: id, "app@" + id: "docker.io/library/app:latest@" + id} {
