@@ -19,7 +19,9 @@ export function openTerminal(streams: {
 }): Terminal {
   const { stdin, stdout, stderr, env } = streams;
   const isDumb = env['TERM'] === 'dumb';
-  const isInteractive = stderr.isTTY && !isDumb && (env['CI'] ?? '') === '';
+  // A terminal without a size, as some CI runners and `docker exec -t` give: rows that move would be drawn for ever.
+  const hasSize = stderr.columns > 0;
+  const isInteractive = stderr.isTTY && hasSize && !isDumb && (env['CI'] ?? '') === '';
   const hasColours = stderr.isTTY && !isDumb && (env['NO_COLOR'] ?? '') === '';
   const ask = async (question: string, signal: AbortSignal): Promise<boolean> => {
     const reader = createInterface({ input: stdin, output: stderr });
