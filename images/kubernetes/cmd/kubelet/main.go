@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -54,6 +56,9 @@ func run(ctx context.Context) error {
 	if err := waitForContainerd(ctx); err != nil {
 		return err
 	}
+	if err := waitForHost(ctx, config.APIServer); err != nil {
+		return err
+	}
 	apiReady := make(chan struct{})
 	go openWhenReady(ctx, config.APIServer, apiReady)
 	clients := clients{apiReady: apiReady}
@@ -98,6 +103,30 @@ func runComponents(ctx context.Context, components map[string]func(context.Conte
 			return nil
 		}
 		return err
+	}
+}
+
+// waitForHost waits until the control plane's container is there, whether or not it listens yet. A node that is not
+// registered complains ten times a second; while somebody keeps the control plane stopped, that would fill the log.
+func waitForHost(ctx context.Context, apiServer string) error {
+	address, err := url.Parse(apiServer)
+	if err != nil {
+		return fmt.Errorf("apiServer: %w", err)
+	}
+	dialer := net.Dialer{Timeout: time.Second}
+	for {
+		connection, err := dialer.DialContext(ctx, "tcp", address.Host)
+		if err == nil {
+			return connection.Close()
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the API server's host: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 
