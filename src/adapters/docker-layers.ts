@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { gunzipSync } from 'node:zlib';
 import type Dockerode from 'dockerode';
+import type { Labels } from '../model/ports.ts';
 import { blobPath, formatManifest } from '../model/image-archive.ts';
 import { readMember, readTar, TAR_END, tarHeader, tarPadding, type TarMember } from '../model/tar.ts';
 
@@ -26,42 +27,42 @@ export type StoredImage = {
  * The image as an archive that holds, of its layers, only `wantedLayers`; undefined where the engine keeps layers in
  * another way than the one known here. Failures while reading mean the same: save the image whole.
  */
-export async function openLayers(
+export function openLayers(
   docker: Dockerode,
   image: StoredImage,
-  {
-    wantedLayers,
-    labels,
-  }: { readonly wantedLayers: readonly string[]; readonly labels: Readonly<Record<string, string>> },
-): Promise<AsyncGenerator<Uint8Array> | undefined> {
-  const wanted = image.layers.flatMap((layer, index) => (wantedLayers.includes(layer) ? [{ layer, index }] : []));
+  { wantedLayers, labels }: { readonly wantedLayers: readonly string[]; readonly labels: Labels },
+): AsyncGenerator<Uint8Array> | undefined {
   const places = findPlaces(image);
   if (places === undefined) return undefined;
-  const container = await docker.createContainer({
-    Image: image.id,
-    Cmd: ['never started'],
-    Labels: { ...labels },
-    HostConfig: {
-      NetworkMode: 'none',
-      Mounts: [
-        readOnlyBind(places.config, CONFIG),
-        ...wanted.flatMap(({ index }) => [
-          readOnlyBind(places.recipes[index] ?? '', recipePath(index)),
-          readOnlyBind(places.files[index] ?? '', filesPath(index)),
-        ]),
-      ],
-    },
-  });
-  return assemble(container, image, wanted);
+  const wanted = image.layers.flatMap((layer, index) => (wantedLayers.includes(layer) ? [{ layer, index }] : []));
+  // Created with the first read: a stream that nobody reads must leave nothing behind.
+  const createContainer = () =>
+    docker.createContainer({
+      Image: image.id,
+      Cmd: ['never started'],
+      Labels: { ...labels },
+      HostConfig: {
+        NetworkMode: 'none',
+        Mounts: [
+          readOnlyBind(places.config, CONFIG),
+          ...wanted.flatMap(({ index }) => [
+            readOnlyBind(places.recipes[index] ?? '', recipePath(index)),
+            readOnlyBind(places.files[index] ?? '', filesPath(index)),
+          ]),
+        ],
+      },
+    });
+  return assemble(createContainer, image, wanted);
 }
 
 type WantedLayer = { readonly layer: string; readonly index: number };
 
 async function* assemble(
-  container: Dockerode.Container,
+  createContainer: () => Promise<Dockerode.Container>,
   image: StoredImage,
   wanted: readonly WantedLayer[],
 ): AsyncGenerator<Uint8Array> {
+  const container = await createContainer();
   let archive: Readable | undefined;
   try {
     archive = (await container.getArchive({ path: `/${FOLDER}` })) as Readable;

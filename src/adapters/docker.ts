@@ -154,7 +154,7 @@ export class DockerRuntime implements Runtime {
         layers: image.RootFS.Layers as readonly string[],
         graphDriver: image.GraphDriver as StoredImage['graphDriver'],
       };
-      const archive = await openLayers(docker, stored, { wantedLayers: layers, labels });
+      const archive = openLayers(docker, stored, { wantedLayers: layers, labels });
       return archive === undefined ? undefined : Readable.from(archive, { objectMode: false });
     });
   }
