@@ -1,5 +1,5 @@
 /** `up`: makes a cluster what its spec says, from whatever is there. */
-import { desiredCluster } from '../components/cluster.ts';
+import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
 import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
 import { SYSTEM_NAMESPACE } from '../components/objects.ts';
 import { apply, type StepFailure } from '../engine/apply.ts';
@@ -19,6 +19,9 @@ import { runStep, type StepTargets } from './steps.ts';
 
 /** Docker steps at a time. */
 const CONCURRENCY = 6;
+
+/** How often a subnet or a port is chosen anew that somebody has taken meanwhile. */
+const ATTEMPTS = 3;
 
 export type UpRequest = {
   readonly spec: ClusterSpec;
@@ -63,36 +66,16 @@ export async function up(request: UpRequest, dependencies: UpDependencies): Prom
 }
 
 async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
-  const { ports, emit, ensureImages } = dependencies;
+  const { ports, ensureImages } = dependencies;
   const { spec, signal } = request;
   const imageRefs = await ensureImages();
   signal.throwIfAborted();
 
   // Two clusters that come up at once must not choose the same subnet or port.
   const onWait = (): void => undefined;
-  const allocate = <T>(work: () => Promise<T>): Promise<T> =>
-    request.isDryRun ? work() : ports.host.withLock('allocation', { onWait, signal }, work);
-  const built = await allocate(async () => {
-    const docker = await observeDocker(ports.runtime, spec.name);
-    const context = await settle(request, dependencies, docker, imageRefs);
-    const desired = desiredCluster(context, request.manifests);
-    const steps = plan(desired.docker, docker.state);
-    const changes = steps.filter((step) => step.verb !== 'wait');
-    const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
-    if (request.isDryRun) return { context, desired, changes, waits };
-    if (changes.length > 0) await preflight(ports.runtime, ports.host, emit);
-    await confirmLosses(changes, request);
-    const targets = connect(context, request, dependencies);
-    if (changes.length > 0) emitPlan([...changes, ...waits], emit);
-    try {
-      await applyOrThrow(changes, targets, dependencies, signal);
-    } finally {
-      targets.waitPorts.cluster.close();
-    }
-    return { context, desired, changes, waits };
-  });
-
-  const { context, desired, changes, waits } = built;
+  const { context, desired, changes, waits } = await (request.isDryRun
+    ? build(request, dependencies, imageRefs)
+    : ports.host.withLock('allocation', { onWait, signal }, () => buildUndisturbed(request, dependencies, imageRefs)));
   const targets = connect(context, request, dependencies);
   try {
     if (request.isDryRun) {
@@ -105,6 +88,64 @@ async function converge(request: UpRequest, dependencies: UpDependencies): Promi
   } finally {
     targets.waitPorts.cluster.close();
   }
+}
+
+type Built = {
+  readonly context: ComponentContext;
+  readonly desired: DesiredCluster;
+  readonly changes: Plan;
+  readonly waits: Plan;
+  /** Why it has to be done again, from what there is now. */
+  readonly taken?: SandbarError;
+};
+
+/**
+ * Makes what Docker holds of the cluster. Somebody whom our lock does not hold up may take the chosen subnet or port
+ * between the look and the deed: then others are chosen.
+ */
+async function buildUndisturbed(
+  request: UpRequest,
+  dependencies: UpDependencies,
+  imageRefs: ImageRefs,
+): Promise<Built> {
+  for (let attempt = 1; ; attempt += 1) {
+    const built = await build(request, dependencies, imageRefs);
+    if (built.taken === undefined) return built;
+    if (attempt === ATTEMPTS) throw built.taken;
+    dependencies.emit({ type: 'notice', text: `${built.taken.message}: trying another` });
+  }
+}
+
+async function build(request: UpRequest, dependencies: UpDependencies, imageRefs: ImageRefs): Promise<Built> {
+  const { ports, emit } = dependencies;
+  const docker = await observeDocker(ports.runtime, request.spec.name);
+  const context = await settle(request, dependencies, docker, imageRefs);
+  const desired = desiredCluster(context, request.manifests);
+  const steps = plan(desired.docker, docker.state);
+  const changes = steps.filter((step) => step.verb !== 'wait');
+  const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
+  const planned = { context, desired, changes, waits };
+  if (request.isDryRun || changes.length === 0) return planned;
+  await preflight(ports.runtime, ports.host, emit);
+  await confirmLosses(changes, request);
+  emitPlan([...changes, ...waits], emit);
+  const targets = connect(context, request, dependencies);
+  try {
+    await applyOrThrow(changes, targets, dependencies, request.signal);
+    return planned;
+  } catch (error) {
+    if (isTakenMeanwhile(error, request.spec)) return { ...planned, taken: error };
+    throw error;
+  } finally {
+    targets.waitPorts.cluster.close();
+  }
+}
+
+/** True where the user has not asked for this very subnet or port. */
+function isTakenMeanwhile(error: unknown, spec: ClusterSpec): error is SandbarError {
+  if (!(error instanceof SandbarError)) return false;
+  if (error.code === 'SUBNET_IN_USE') return spec.network.subnet === undefined;
+  return error.code === 'PORT_IN_USE' && Object.values(spec.ports).some((port) => !port.isFixed);
 }
 
 /** Waits for the containers, and meanwhile puts inside what is wanted as soon as that part answers. */

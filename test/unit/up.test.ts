@@ -124,6 +124,35 @@ describe('up', () => {
     );
   });
 
+  it('chooses another subnet or port when somebody has taken the chosen one meanwhile', async () => {
+    const machine = new Machine();
+    const { runtime } = machine;
+    runtime.networks.set('other', { id: 'other', name: 'other', labels: {}, subnets: ['172.30.0.0/24'] });
+    runtime.foreignPorts.add(80);
+    const listNetworks = runtime.listNetworks.bind(runtime);
+    let looks = 0;
+    runtime.listNetworks = async () => ((looks += 1) === 1 ? [] : listNetworks());
+    const isPortFree = machine.host.isPortFree.bind(machine.host);
+    let probes = 0;
+    // Nobody listens on port 80 when it is looked at first.
+    machine.host.isPortFree = (port) => (port === 80 ? Promise.resolve((probes += 1) <= 2) : isPortFree(port));
+    machine.host.httpStatuses.set('http://127.0.0.1:8080/', 404);
+    const { context } = await machine.up();
+    expect(context.subnet).toBe('172.30.1.0/24');
+    expect(context.ports.http).toBe(8080);
+    expect(await machine.planned()).toBe('');
+  });
+
+  it('insists on the subnet that the user has named', async () => {
+    const machine = new Machine();
+    const { runtime } = machine;
+    runtime.networks.set('other', { id: 'other', name: 'other', labels: {}, subnets: ['10.9.8.0/24'] });
+    const spec = { network: { ...SPEC.network, subnet: '10.9.8.0/24' } };
+    await expect(machine.up({ spec })).rejects.toMatchObject({ code: 'SUBNET_IN_USE', exitCode: 3 });
+    runtime.listNetworks = () => Promise.resolve([]);
+    await expect(machine.up({ spec })).rejects.toMatchObject({ code: 'SUBNET_IN_USE', exitCode: 3 });
+  });
+
   it('stops before the next step when it is interrupted', async () => {
     const machine = new Machine();
     const interruption = new AbortController();
