@@ -8,7 +8,15 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { environment, isDockerMissing, provideTestImage, TEST_IMAGE } from '../fixtures/docker.ts';
-import { COMPONENTS, createSandbox, eventually, withoutFrames, type KubernetesJson, type Sandbox } from './support.ts';
+import {
+  COMPONENTS,
+  createSandbox,
+  eventually,
+  withoutFrames,
+  type ComponentName,
+  type KubernetesJson,
+  type Sandbox,
+} from './support.ts';
 
 describe.skipIf(isDockerMissing)('a cluster', () => {
   const sandbox = createSandbox('life');
@@ -153,11 +161,11 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
   });
 
   it.each(COMPONENTS)('heals by itself when the process of %s dies', async (component) => {
-    const { State: before } = await sandbox.inspect(component);
-    await killProcess(sandbox, before.Pid);
+    const before = await runningPid(sandbox, component);
+    await killProcess(sandbox, before);
     await eventually(`${component} runs again`, async () => {
       const { State: state } = await sandbox.inspect(component);
-      return (state.Running && state.Pid !== before.Pid) || undefined;
+      return (state.Running && state.Pid !== before) || undefined;
     });
     await eventually('status is ready', async () => (await sandbox.run(['status'])).exitCode === 0 || undefined);
   });
@@ -203,7 +211,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
       'create object/IngressClass.networking.k8s.io/sandbar: missing',
       'create object/Service/kube-system/kube-dns: missing',
       'update object/ClusterRole.rbac.authorization.k8s.io/system:sandbar:ingress: differs from what is wanted',
-      'update object/Secret/default/object-store: differs from what is wanted',
+      'update object/Secret/object-store: differs from what is wanted',
       'update object/StorageClass.storage.k8s.io/standard: differs from what is wanted',
     ]);
     expect((await sandbox.up()).steps).toEqual([]);
@@ -221,8 +229,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
     };
     for (let kills = 0; kills < 3; kills += 1) {
       await writeMore();
-      const { State: state } = await sandbox.inspect('control-plane');
-      await killProcess(sandbox, state.Pid);
+      await killProcess(sandbox, await runningPid(sandbox, 'control-plane'));
       await eventually('a write is refused', () => Promise.resolve(writer.takeRefusal()));
     }
     await writeMore();
@@ -458,6 +465,11 @@ function canConnect(host: string, port: number): Promise<boolean> {
     };
     socket.on('connect', end(true)).on('error', end(false)).on('timeout', end(false));
   });
+}
+
+/** The process of a container; one that Docker is just starting again has none yet. */
+function runningPid(sandbox: Sandbox, component: ComponentName): Promise<number> {
+  return eventually(`${component} runs`, async () => (await sandbox.inspect(component)).State.Pid || undefined);
 }
 
 /** Kills a container's process as a crash would: from the host's process table, so that Docker is not told. */
