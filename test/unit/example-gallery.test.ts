@@ -115,7 +115,7 @@ describe('the page', () => {
 
   it('leaves no character that ends a text or an attribute', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (text) => {
+      fc.property(fc.string(), (text) => {
         expect(pictures.escapeHtml(text)).not.toMatch(/[<>"']/);
       }),
       { numRuns: 50 },

@@ -34,12 +34,14 @@ type Row = {
   problem: string | undefined;
   wrapper: Wrapper | undefined;
   readonly done: Promise<void>;
+  isSettled: boolean;
   settle: () => void;
 };
 
 export function ttyView(terminal: Terminal): View {
   let board: Board | undefined;
   let spinner: Spinner | undefined;
+  let currentPhase: string | undefined;
   const held: string[] = [];
 
   const print = (line: string): void => {
@@ -53,14 +55,26 @@ export function ttyView(terminal: Terminal): View {
     }
   };
   const closeBoard = async (): Promise<void> => {
-    if (board === undefined) return;
-    for (const row of board.rows.values()) {
-      if (row.open > 0) row.problem ??= 'not finished';
+    const closing = board;
+    if (closing === undefined) return;
+    for (const row of closing.rows.values()) {
+      if (!row.isSettled) row.problem ??= 'not finished';
       row.settle();
     }
-    await board.rendered;
+    await closing.rendered;
+    if (board !== closing) return;
     board = undefined;
     for (const line of held.splice(0)) terminal.stderr.write(`${line}\n`);
+  };
+  const startPhase = ({ phase, text }: { readonly phase: string; readonly text: string }): void => {
+    endSpinner();
+    currentPhase = phase;
+    if (board === undefined) spinner = startSpinner(phase, text, terminal);
+    // Two things that move overdraw each other: the rows come to a stop first.
+    else
+      void closeBoard().then(() => {
+        if (currentPhase === phase && board === undefined) spinner ??= startSpinner(phase, text, terminal);
+      });
   };
   const endSpinner = (): void => {
     if (spinner === undefined) return;
@@ -90,14 +104,14 @@ export function ttyView(terminal: Terminal): View {
         closeStep(board?.rows.get(event.owner), `skipped: ${event.blockedBy} failed`);
         break;
       case 'phase-started':
-        endSpinner();
-        spinner = startSpinner(event.phase, event.text, terminal);
+        startPhase(event);
         break;
       case 'phase-progress':
         if (spinner !== undefined) spinner.text = event.text;
         break;
       case 'phase-finished':
       case 'phase-failed':
+        currentPhase = undefined;
         endSpinner();
         print(formatEvent(event, terminal) ?? '');
         break;
@@ -110,6 +124,7 @@ export function ttyView(terminal: Terminal): View {
   return {
     emit,
     close: async () => {
+      currentPhase = undefined;
       endSpinner();
       await closeBoard();
     },
@@ -132,13 +147,16 @@ function startSpinner(phase: string, text: string, terminal: Terminal): Spinner 
 
 type Board = { readonly rows: Map<string, Row>; readonly rendered: Promise<unknown> };
 
-/** Rows for the owners of a plan's steps; a later plan of the same run adds its steps to rows that are there. */
+/**
+ * Rows for the owners of a plan's steps; a later plan of the same run adds its steps to rows that still move, and has
+ * new ones for those that have ended.
+ */
 function addToBoard(
   board: Board | undefined,
   event: SandbarEvent & { readonly type: 'plan' },
   terminal: Terminal,
 ): Board {
-  const rows = board?.rows ?? new Map<string, Row>();
+  const rows = new Map([...(board?.rows ?? [])].filter(([, row]) => !row.isSettled));
   const fresh: Row[] = [];
   for (const { owner } of event.steps) {
     const row = rows.get(owner);
@@ -162,7 +180,14 @@ function createRow(owner: string): Row {
     settle = resolve;
   });
   const startedAt = performance.now();
-  return { owner, startedAt, open: 1, text: '', problem: undefined, wrapper: undefined, done, settle };
+  const row: Row = {
+    ...{ owner, startedAt, open: 1, text: '', problem: undefined, wrapper: undefined, done, isSettled: false },
+    settle: () => {
+      row.isSettled = true;
+      settle();
+    },
+  };
+  return row;
 }
 
 function render(rows: readonly Row[], terminal: Terminal): Promise<unknown> {
@@ -191,13 +216,13 @@ function render(rows: readonly Row[], terminal: Terminal): Promise<unknown> {
 }
 
 function showRow(row: Row | undefined, text: string, terminal: Terminal): void {
-  if (row === undefined) return;
+  if (row === undefined || row.isSettled) return;
   row.text = text;
   if (row.wrapper !== undefined) row.wrapper.title = titleOf(row, text, terminal);
 }
 
 function closeStep(row: Row | undefined, problem: string | undefined): void {
-  if (row === undefined) return;
+  if (row === undefined || row.isSettled) return;
   row.open -= 1;
   row.problem ??= problem;
   if (row.open <= 0) row.settle();
