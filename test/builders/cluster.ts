@@ -74,7 +74,10 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
   };
 }
 
-export function desiredFor(spec: Partial<ClusterSpec> = {}, manifests: readonly KubernetesObject[] = []): DesiredCluster {
+export function desiredFor(
+  spec: Partial<ClusterSpec> = {},
+  manifests: readonly KubernetesObject[] = [],
+): DesiredCluster {
   return desiredCluster(contextWith(spec), manifests);
 }
 

@@ -28,7 +28,10 @@ describe('components', () => {
   });
 
   it('keeps every secret out of what Docker shows', () => {
-    const shown = containers.map((resource) => [resource.container, labelsFor('dev', resource, fingerprintOf(resource))]);
+    const shown = containers.map((resource) => [
+      resource.container,
+      labelsFor('dev', resource, fingerprintOf(resource)),
+    ]);
     expect(JSON.stringify(shown)).not.toMatch(/secret-value|key of|private/);
     expect(containerOf('object-store').files.map((file) => file.content)).toContain('secret-value');
   });
@@ -50,9 +53,7 @@ describe('components', () => {
 
   it('does not replace the control plane for a change of the objects that live in it', () => {
     const plane = containerOf('control-plane');
-    const files = plane.files.map((file) =>
-      file.path.endsWith('objects.json') ? { ...file, content: '[]' } : file,
-    );
+    const files = plane.files.map((file) => (file.path.endsWith('objects.json') ? { ...file, content: '[]' } : file));
     expect(fingerprintOf({ ...plane, files })).toEqual(fingerprintOf(plane));
   });
 
