@@ -46,7 +46,8 @@ function run(what, args) {
   });
   if (status !== 0) {
     console.error(`✖ npm ${args.join(' ')} failed${error === undefined ? '' : `: ${error.message}`}`);
-    if (error?.code === 'ENOENT') console.error('  fix: install npm, which comes with Node (Debian: apt-get install npm)');
+    if (error?.code === 'ENOENT')
+      console.error('  fix: install npm, which comes with Node (Debian: apt-get install npm)');
     process.exit(1);
   }
   console.error(`✔ ${what} ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
