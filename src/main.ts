@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createClock } from './adapters/clock.ts';
 import { createHost } from './adapters/host.ts';
+import { SandbarError } from './model/errors.ts';
 import type { ImageBuilder } from './model/images.ts';
 import type { Host } from './model/ports.ts';
 import type { AllPorts, CliDependencies } from './cli/context.ts';
@@ -33,7 +34,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     // A program on the terminal gets the same signal and decides.
     if (isPassingThrough) return;
     if (interruption.signal.aborted) process.exit(INTERRUPTED);
-    interruption.abort();
+    interruption.abort(
+      new SandbarError('INTERRUPTED', 'interrupted', { hint: 'run the same command again: it goes on from here' }),
+    );
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   for (const stream of [process.stdout, process.stderr]) {
