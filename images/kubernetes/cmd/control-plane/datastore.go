@@ -24,6 +24,12 @@ const (
 	electionRetryDelay = 5 * time.Millisecond
 
 	mebibyte = 1 << 20
+
+	// Entries are kept in memory for members that lag behind: there are none, so few will do. But a start asks raft to
+	// stand for election while it still scans what was written since the last snapshot, and raft ends the process when an
+	// entry of those is gone from memory: so more are kept than can lie between two snapshots.
+	snapshotEntries = 500
+	catchUpEntries  = 3 * snapshotEntries
 )
 
 // datastore is etcd, started in the background.
@@ -131,9 +137,8 @@ func datastoreConfig(directory string) *embed.Config {
 	config.TickMs = tickMs
 	config.ElectionMs = 10 * tickMs
 	config.LogLevel = "error"
-	// Entries are kept in memory until the next snapshot, and after it for members that lag behind: there are none.
-	config.SnapshotCount = 1000
-	config.SnapshotCatchUpEntries = 100
+	config.SnapshotCount = snapshotEntries
+	config.SnapshotCatchUpEntries = catchUpEntries
 	// The API server compacts history every five minutes; the quota only guards against a runaway client.
 	config.QuotaBackendBytes = 4096 * mebibyte
 	return config
