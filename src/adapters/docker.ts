@@ -36,7 +36,7 @@ type LabelFilter = { readonly key: string; readonly value?: string };
 export class DockerRuntime implements Runtime {
   readonly #environment: EngineEnvironment;
   #engine: Promise<Engine> | undefined;
-  #loggingDriver: Promise<string> | undefined;
+  #description: Promise<EngineDescription> | undefined;
   /** Nodes created but not started yet: an engine that cannot grant everything says so only at the start. */
   readonly #unstartedNodes = new Map<string, UnstartedNode>();
 
@@ -56,23 +56,21 @@ export class DockerRuntime implements Runtime {
   }
 
   async info(): Promise<EngineInfo> {
-    return this.#ask('read what the engine is', async ({ docker }) => {
-      const [info, version] = await Promise.all([docker.info() as Promise<DockerInfo>, docker.version()]);
-      return {
-        version: version.Version,
-        apiVersion: version.ApiVersion,
-        operatingSystem: info.OperatingSystem,
-        architecture: info.Architecture,
-        cgroupVersion: Number(info.CgroupVersion ?? '1'),
-        dataRoot: info.DockerRootDir,
-        cpus: info.NCPU,
-        memoryBytes: info.MemTotal,
-        hasContainerdImageStore: (info.DriverStatus ?? []).some(
-          ([, value]) => value?.startsWith('io.containerd.') === true,
-        ),
-        isRootless: (info.SecurityOptions ?? []).some((option) => option.startsWith('name=rootless')),
-      };
-    });
+    const { info, version } = await this.#describe();
+    return {
+      version: version.Version,
+      apiVersion: version.ApiVersion,
+      operatingSystem: info.OperatingSystem,
+      architecture: info.Architecture,
+      cgroupVersion: Number(info.CgroupVersion ?? '1'),
+      dataRoot: info.DockerRootDir,
+      cpus: info.NCPU,
+      memoryBytes: info.MemTotal,
+      hasContainerdImageStore: (info.DriverStatus ?? []).some(
+        ([, value]) => value?.startsWith('io.containerd.') === true,
+      ),
+      isRootless: (info.SecurityOptions ?? []).some((option) => option.startsWith('name=rootless')),
+    };
   }
 
   async listContainers(label: LabelFilter): Promise<readonly ContainerSummary[]> {
@@ -354,9 +352,15 @@ export class DockerRuntime implements Runtime {
     labels: Labels,
     grant: NodeGrant,
   ): Promise<string> {
-    const loggingDriver = await this.#findLoggingDriver();
+    const { info } = await this.#describe();
     return this.#ask(`create container ${container.name}`, async ({ docker }) => {
-      const { options, archives } = formatContainer({ container, files, labels, grant, loggingDriver });
+      const { options, archives } = formatContainer({
+        container,
+        files,
+        labels,
+        grant,
+        loggingDriver: info.LoggingDriver,
+      });
       const created = await this.#createReplacing(docker, options, labels);
       for (const archive of archives) {
         await created.putArchive(createTar(archive.files), { path: archive.path });
@@ -384,12 +388,16 @@ export class DockerRuntime implements Runtime {
     return this.#unstartedNodes.get(ref)?.replacementId ?? ref;
   }
 
-  #findLoggingDriver(): Promise<string> {
-    this.#loggingDriver ??= this.#ask('read what the engine is', async ({ docker }) => {
-      const info = (await docker.info()) as DockerInfo;
-      return info.LoggingDriver;
+  /** What the engine says of itself. It starts programs to find out, so it is asked once. */
+  #describe(): Promise<EngineDescription> {
+    this.#description ??= this.#ask('read what the engine is', async ({ docker }) => {
+      const [info, version] = await Promise.all([docker.info() as Promise<DockerInfo>, docker.version()]);
+      return { info, version };
+    }).catch((error: unknown) => {
+      this.#description = undefined;
+      throw error;
     });
-    return this.#loggingDriver;
+    return this.#description;
   }
 
   /** What a node can be granted: everything, unless the engine's own process is seen to lack something. */
@@ -420,6 +428,8 @@ export class DockerRuntime implements Runtime {
     }
   }
 }
+
+type EngineDescription = { readonly info: DockerInfo; readonly version: Dockerode.DockerVersion };
 
 type DockerInfo = {
   readonly OperatingSystem: string;

@@ -39,7 +39,20 @@ export async function listClusterNames(runtime: Runtime): Promise<readonly strin
 
 /** A cluster whose control plane runs; the error of one that does not says what to do. */
 export async function accessCluster(runtime: Runtime, clusterName: string): Promise<ClusterAccess> {
-  const containers = await findContainers(runtime, clusterName);
+  // Reading a file of a container is the slowest answer of all: it is asked for at once.
+  const [containers, identity] = await Promise.all([
+    findContainers(runtime, clusterName),
+    readIdentity(runtime, clusterName),
+  ]);
+  return openAccess(clusterName, containers, identity);
+}
+
+/** The same of what was found already. */
+export function openAccess(
+  clusterName: string,
+  containers: readonly ContainerSummary[],
+  identity: Identity | undefined,
+): ClusterAccess {
   const controlPlane = componentOf(containers, 'control-plane');
   if (controlPlane?.state !== 'running') {
     throw new SandbarError(
@@ -48,7 +61,6 @@ export async function accessCluster(runtime: Runtime, clusterName: string): Prom
       { hint: 'sandbar up starts what is stopped and repairs what is missing' },
     );
   }
-  const identity = await readIdentity(runtime, clusterName);
   if (identity === undefined) {
     throw new SandbarError('CLUSTER_NOT_RUNNING', `cluster "${clusterName}" has no identity in its volume`, {
       hint: 'sandbar up makes a new one',

@@ -67,8 +67,7 @@ export async function settlePorts(
   for (const [name, publisher] of Object.entries(PUBLISHERS) as [PortName, (typeof PUBLISHERS)[PortName]][]) {
     const wish = spec.ports[name];
     const container = docker.containers.find((found) => found.labels[LABELS.component] === publisher.component);
-    const current =
-      container?.ports.find((port) => port.containerPort === publisher.containerPort)?.hostPort;
+    const current = container?.ports.find((port) => port.containerPort === publisher.containerPort)?.hostPort;
     const isHeld = container?.state === 'running' || container?.state === 'paused';
     const chosen = new Set(Object.values(settled));
     const isFree = async (port: number): Promise<boolean> => !chosen.has(port) && (await host.isPortFree(port));

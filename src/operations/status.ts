@@ -5,7 +5,15 @@ import { ask, type WaitPorts } from '../engine/wait.ts';
 import { COMPONENTS, LABELS, containerName, contextName, nodeName, type Component } from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
-import { accessCluster, componentOf, findContainers, hostPortOf, listClusterNames } from './access.ts';
+import {
+  componentOf,
+  findContainers,
+  hostPortOf,
+  listClusterNames,
+  openAccess,
+  readIdentity,
+  type ClusterAccess,
+} from './access.ts';
 
 export type ComponentStatus = {
   readonly component: string;
@@ -43,9 +51,14 @@ const TIMEOUT_MS = 2_000;
 
 /** Asks every component once. A container that somebody removed is told of too. */
 export async function status(clusterName: string, ports: Ports, signal: AbortSignal): Promise<ClusterStatus> {
-  const containers = await findContainers(ports.runtime, clusterName);
+  const [containers, identity] = await Promise.all([
+    findContainers(ports.runtime, clusterName),
+    readIdentity(ports.runtime, clusterName),
+  ]);
   const isApiRunning = componentOf(containers, 'control-plane')?.state === 'running';
-  const components = isApiRunning ? await probeAll(clusterName, ports, signal) : withoutApi(containers);
+  const components = isApiRunning
+    ? await probeAll(openAccess(clusterName, containers, identity), ports, signal)
+    : withoutApi(containers);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
     const hostPort = hostPortOf(containers, component, port);
     return hostPort === undefined ? undefined : `${scheme}://127.0.0.1:${String(hostPort)}`;
@@ -81,8 +94,7 @@ export async function list(runtime: Runtime): Promise<readonly ClusterListing[]>
   });
 }
 
-async function probeAll(clusterName: string, ports: Ports, signal: AbortSignal): Promise<readonly ComponentStatus[]> {
-  const access = await accessCluster(ports.runtime, clusterName);
+async function probeAll(access: ClusterAccess, ports: Ports, signal: AbortSignal): Promise<readonly ComponentStatus[]> {
   const cluster = ports.connectCluster(access.api);
   const waitPorts: WaitPorts = { ...ports, cluster };
   try {
@@ -91,7 +103,7 @@ async function probeAll(clusterName: string, ports: Ports, signal: AbortSignal):
         const container = componentOf(access.containers, component);
         if (container === undefined) return (await isMissed(component, cluster)) ? missing(component) : undefined;
         if (container.state !== 'running') return describe(container, component, `it is ${container.state}`);
-        const probe = probeFor(component, clusterName, access.containers);
+        const probe = probeFor(component, access.name, access.containers);
         return describe(container, component, await ask(probe, waitPorts, signal));
       }),
     );

@@ -68,14 +68,18 @@ export async function up(request: UpRequest, dependencies: UpDependencies): Prom
 async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
   const { ports, ensureImages } = dependencies;
   const { spec, signal } = request;
+  // Reading a file of a container is the engine's slowest answer: it is asked for before anything else.
+  const identity = readIdentity(ports.runtime, spec.name);
+  identity.catch(() => undefined);
   const imageRefs = await ensureImages();
   signal.throwIfAborted();
+  const ground: Ground = { imageRefs, identity };
 
   // Two clusters that come up at once must not choose the same subnet or port.
   const onWait = (): void => undefined;
   const { context, desired, changes, waits } = await (request.isDryRun
-    ? build(request, dependencies, imageRefs)
-    : ports.host.withLock('allocation', { onWait, signal }, () => buildUndisturbed(request, dependencies, imageRefs)));
+    ? build(request, dependencies, ground)
+    : ports.host.withLock('allocation', { onWait, signal }, () => buildUndisturbed(request, dependencies, ground)));
   const targets = connect(context, request, dependencies);
   try {
     if (request.isDryRun) {
@@ -90,6 +94,13 @@ async function converge(request: UpRequest, dependencies: UpDependencies): Promi
   }
 }
 
+/** What stands before Docker is looked at. */
+type Ground = {
+  readonly imageRefs: ImageRefs;
+  /** As the control plane's container had it then, if there was one. */
+  readonly identity: Promise<Identity | undefined>;
+};
+
 type Built = {
   readonly context: ComponentContext;
   readonly desired: DesiredCluster;
@@ -103,23 +114,19 @@ type Built = {
  * Makes what Docker holds of the cluster. Somebody whom our lock does not hold up may take the chosen subnet or port
  * between the look and the deed: then others are chosen.
  */
-async function buildUndisturbed(
-  request: UpRequest,
-  dependencies: UpDependencies,
-  imageRefs: ImageRefs,
-): Promise<Built> {
+async function buildUndisturbed(request: UpRequest, dependencies: UpDependencies, ground: Ground): Promise<Built> {
   for (let attempt = 1; ; attempt += 1) {
-    const built = await build(request, dependencies, imageRefs);
+    const built = await build(request, dependencies, ground);
     if (built.taken === undefined) return built;
     if (attempt === ATTEMPTS) throw built.taken;
     dependencies.emit({ type: 'notice', text: `${built.taken.message}: trying another` });
   }
 }
 
-async function build(request: UpRequest, dependencies: UpDependencies, imageRefs: ImageRefs): Promise<Built> {
+async function build(request: UpRequest, dependencies: UpDependencies, ground: Ground): Promise<Built> {
   const { ports, emit } = dependencies;
   const docker = await observeDocker(ports.runtime, request.spec.name);
-  const context = await settle(request, dependencies, docker, imageRefs);
+  const context = await settle(request, dependencies, docker, ground);
   const desired = desiredCluster(context, request.manifests);
   const steps = plan(desired.docker, docker.state);
   const changes = steps.filter((step) => step.verb !== 'wait');
@@ -199,14 +206,14 @@ async function settle(
   request: UpRequest,
   dependencies: UpDependencies,
   docker: DockerObservation,
-  imageRefs: ImageRefs,
+  ground: Ground,
 ): Promise<ComponentContext> {
   const { ports, emit, mintIdentity } = dependencies;
   const { spec } = request;
   const [subnet, settled, existing] = await Promise.all([
     settleSubnet(spec, docker, ports.host),
     settlePorts(spec, docker, ports.host),
-    findIdentity(spec.name, docker, ports, imageRefs),
+    findIdentity(spec.name, docker, ports, ground),
   ]);
   for (const text of settled.notices) emit({ type: 'notice', text });
   const wanted = identityRequest(spec, subnet);
@@ -214,7 +221,7 @@ async function settle(
     existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
   // The subnet may have been chosen only now; nothing in it is reached through a proxy.
   const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
-  return { spec: reachable, identity, subnet, ports: settled.ports, imageRefs };
+  return { spec: reachable, identity, subnet, ports: settled.ports, imageRefs: ground.imageRefs };
 }
 
 /** The identity in the volume `pki`: read through the control plane's container, or a throw-away one where that is gone. */
@@ -222,12 +229,15 @@ async function findIdentity(
   clusterName: string,
   docker: DockerObservation,
   ports: Ports,
-  imageRefs: ImageRefs,
+  ground: Ground,
 ): Promise<Identity | undefined> {
   const volume = docker.state.get('volume/pki');
   if (volume === undefined) return undefined;
-  if (docker.state.has('container/control-plane')) return readIdentity(ports.runtime, clusterName);
-  return readIdentity(ports.runtime, clusterName, { volumeName: volume.ref, imageRef: imageRefs['control-plane'] });
+  if (docker.state.has('container/control-plane')) {
+    return (await ground.identity) ?? readIdentity(ports.runtime, clusterName);
+  }
+  const imageRef = ground.imageRefs['control-plane'];
+  return readIdentity(ports.runtime, clusterName, { volumeName: volume.ref, imageRef });
 }
 
 function connect(context: ComponentContext, request: UpRequest, dependencies: UpDependencies): StepTargets {
