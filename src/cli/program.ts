@@ -32,6 +32,7 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     .exitOverride()
     .enablePositionalOptions()
     .showSuggestionAfterError()
+    .showHelpAfterError('  fix: --help explains every command and option')
     .configureOutput({
       writeOut: (text) => cli.terminal.stdout.write(text),
       writeErr: (text) => cli.terminal.stderr.write(text),
@@ -40,7 +41,6 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
       },
     })
     .addHelpText('after', EXAMPLES);
-  addGlobalOptions(program);
 
   /** A command whose action hands over to a lazily loaded function. */
   const run =
@@ -57,7 +57,6 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     };
   const add = (parent: Command, name: string, description: string, examples: readonly string[] = []): Command => {
     const command = parent.command(name).description(description);
-    addGlobalOptions(command);
     if (examples.length > 0)
       command.addHelpText('after', `\nExamples:\n${examples.map((line) => `  $ ${line}`).join('\n')}`);
     return command;
@@ -167,6 +166,7 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   add(program, 'version', 'print the versions of sandbar and of the parts of a cluster').action(
     run(async () => (await import('./commands/version.ts')).runVersion),
   );
+  addGlobalOptions(program);
   return program;
 }
 
@@ -224,8 +224,11 @@ function addBucketCommands(bucket: Command, add: Add, run: Run): void {
     .action(run(async () => (await import('./commands/bucket.ts')).runBucketRemove, bucketsOf));
 }
 
+/** Of the program and of every command below, after those of its own; what follows `kubectl` is not ours to read. */
 function addGlobalOptions(command: Command): void {
+  if (TAKES_NO_OPTIONS.includes(command.name())) return;
   command
+    .optionsGroup(command.parent === null ? 'Options:' : 'Options of every command:')
     .option('-n, --name <name>', 'the cluster (default: SANDBAR_NAME, sandbar.yaml, or dev)')
     .option('--file <path>', 'configuration (default: sandbar.yaml here or above)')
     .addOption(new Option('-o, --output <format>', 'what to print (default: text)').choices(OUTPUT_FORMATS))
@@ -233,7 +236,10 @@ function addGlobalOptions(command: Command): void {
     .option('-y, --yes', 'agree to everything that would be asked')
     .option('--timeout <seconds>', 'how long to wait for each part', seconds)
     .option('--debug', 'print stacks with errors');
+  for (const sub of command.commands) addGlobalOptions(sub);
 }
+
+const TAKES_NO_OPTIONS = ['kubectl', 'completion'];
 
 /** Options of a command and of those above it; what stands nearer to the end of the line wins. */
 function optionsOf(command: Command): Partial<GlobalOptions> {

@@ -191,9 +191,11 @@ export function formatDiagnostic(diagnostic: Diagnostic): string {
 export function configInvalid(diagnostics: readonly Diagnostic[]): SandbarError {
   const [first] = diagnostics;
   const count = diagnostics.length;
+  const isInFile = diagnostics.some(({ line }) => line !== undefined);
+  const hint = isInFile ? 'sandbar config validate checks the file' : 'sandbar up --help explains the flags';
   return new SandbarError(
     'CONFIG_INVALID',
     count === 1 && first !== undefined ? formatDiagnostic(first) : `${String(count)} problems in the configuration`,
-    { details: count === 1 ? [] : diagnostics.map(formatDiagnostic), hint: 'sandbar config validate checks the file' },
+    { details: count === 1 ? [] : diagnostics.map(formatDiagnostic), hint },
   );
 }

@@ -242,18 +242,18 @@ async function inPhase(
   imageRef: string,
   work: (onProgress: (sentBytes: number) => void) => Promise<LoadedImage>,
 ): Promise<LoadedImage> {
-  const phase = `load ${imageRef}`;
+  const phase = `image ${imageRef}`;
   const startedMs = clock.now();
   let shownMB = 0;
-  emit({ type: 'phase-started', phase, text: `loading ${imageRef}` });
+  emit({ type: 'phase-started', phase, text: 'loading' });
   try {
     const loaded = await work((sentBytes) => {
       const sentMB = Math.floor(sentBytes / 1e6);
       if (sentMB < shownMB + 5) return;
       shownMB = sentMB;
-      emit({ type: 'phase-progress', phase, text: `loading ${imageRef}: ${String(sentMB)} MB sent` });
+      emit({ type: 'phase-progress', phase, text: `loading, ${String(sentMB)} MB sent` });
     });
-    emit({ type: 'phase-finished', phase, text: `loaded ${imageRef}`, ms: clock.now() - startedMs });
+    emit({ type: 'phase-finished', phase, text: 'loaded', ms: clock.now() - startedMs });
     return loaded;
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
