@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"expvar"
 	"time"
 	_ "unsafe" // for go:linkname
 
@@ -10,6 +11,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/feature"
@@ -24,12 +26,6 @@ const (
 	electionRetryDelay = 5 * time.Millisecond
 
 	mebibyte = 1 << 20
-
-	// Entries are kept in memory for members that lag behind: there are none, so few will do. But a start asks raft to
-	// stand for election while it still scans what was written since the last snapshot, and raft ends the process when an
-	// entry of those is gone from memory: so more are kept than can lie between two snapshots.
-	snapshotEntries = 500
-	catchUpEntries  = 3 * snapshotEntries
 )
 
 // datastore is etcd, started in the background.
@@ -107,7 +103,7 @@ func startEtcd(directory string) (*embed.Etcd, error) {
 		case <-time.After(electionRetryDelay):
 			// A member waits up to a second, at random, for a leader to show up before it stands for election.
 			// Here nobody else can: the message by which a leader hands over makes it stand at once.
-			if etcd.Server.Leader() == 0 {
+			if etcd.Server.Leader() == 0 && hasCaughtUp() {
 				self := uint64(etcd.Server.MemberID())
 				if err := etcd.Server.Process(context.Background(), raftpb.Message{Type: raftpb.MsgTimeoutNow, From: self, To: self}); err != nil {
 					return nil, err
@@ -115,6 +111,18 @@ func startEtcd(directory string) (*embed.Etcd, error) {
 			}
 		}
 	}
+}
+
+// hasCaughtUp tells whether raft has handed on all that it knows to be committed. Before that, a member that is to
+// stand for election looks for changes of membership in entries that etcd may have dropped from memory already, and
+// raft ends the process over it. Alone, nothing new is committed before the election, so what holds here stays so.
+func hasCaughtUp() bool {
+	published, isPublished := expvar.Get("raft.status").(expvar.Func)
+	if !isPublished {
+		return false
+	}
+	status, isKnown := published.Value().(raft.Status)
+	return isKnown && status.Applied >= status.Commit
 }
 
 // newEtcdClient is the constructor that the API server calls for every kind of resource that it stores. Upstream's
@@ -137,8 +145,9 @@ func datastoreConfig(directory string) *embed.Config {
 	config.TickMs = tickMs
 	config.ElectionMs = 10 * tickMs
 	config.LogLevel = "error"
-	config.SnapshotCount = snapshotEntries
-	config.SnapshotCatchUpEntries = catchUpEntries
+	// Entries are kept in memory until the next snapshot, and after it for members that lag behind: there are none.
+	config.SnapshotCount = 1000
+	config.SnapshotCatchUpEntries = 100
 	// The API server compacts history every five minutes; the quota only guards against a runaway client.
 	config.QuotaBackendBytes = 4096 * mebibyte
 	return config
