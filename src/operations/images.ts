@@ -62,6 +62,24 @@ export async function resolveImages(
   return refs;
 }
 
+/** What `resolveImages` would return; a notice names each image that it would have to make present first. */
+export async function foreseeImages(
+  ports: ImagePorts,
+  emit: Emit,
+  options: Pick<ResolveOptions, 'names' | 'repository'>,
+): Promise<ReadonlyMap<RuntimeImageName, string>> {
+  const plans = await currentPlans(ports);
+  const refs = new Map(options.names.map((name) => [name, getPlan(plans, name).ref]));
+  await Promise.all(
+    [...refs].map(async ([name, ref]) => {
+      if ((await ports.images.findImage(ref)) !== undefined) return;
+      const deed = options.repository === undefined ? 'built' : `pulled from ${options.repository}, or built`;
+      emit({ type: 'notice', text: `image ${name} is missing: it would be ${deed} first` });
+    }),
+  );
+  return refs;
+}
+
 /** `image build`: builds what is missing; the repository is not asked. */
 export async function buildImages(
   ports: ImagePorts,

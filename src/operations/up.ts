@@ -213,7 +213,7 @@ async function settle(
   const [subnet, settled, existing] = await Promise.all([
     settleSubnet(spec, docker, ports.host),
     settlePorts(spec, docker, ports.host),
-    findIdentity(spec.name, docker, ports, ground),
+    findIdentity(request, docker, ports, ground),
   ]);
   for (const text of settled.notices) emit({ type: 'notice', text });
   const wanted = identityRequest(spec, subnet);
@@ -226,7 +226,7 @@ async function settle(
 
 /** The identity in the volume `pki`: read through the control plane's container, or a throw-away one where that is gone. */
 async function findIdentity(
-  clusterName: string,
+  { spec: { name: clusterName }, isDryRun }: UpRequest,
   docker: DockerObservation,
   ports: Ports,
   ground: Ground,
@@ -236,7 +236,9 @@ async function findIdentity(
   if (docker.state.has('container/control-plane')) {
     return (await ground.identity) ?? readIdentity(ports.runtime, clusterName);
   }
-  const imageRef = ground.imageRefs['control-plane'];
+  // A dry run may come before its image; without any container, all are made anew whichever identity there is.
+  const imageRef = isDryRun ? docker.containers[0]?.imageRef : ground.imageRefs['control-plane'];
+  if (imageRef === undefined) return undefined;
   return readIdentity(ports.runtime, clusterName, { volumeName: volume.ref, imageRef });
 }
 

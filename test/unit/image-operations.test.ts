@@ -4,7 +4,13 @@ import type { SandbarEvent } from '../../src/model/events.ts';
 import { RUNTIME_IMAGES, type ImageBuilder, type ImagePlan } from '../../src/model/images.ts';
 import type { ContainerSummary, EngineInfo, Runtime } from '../../src/model/ports.ts';
 import { FakeHost } from '../fakes/fake-host.ts';
-import { listImages, publishImages, resolveImages, type ImagePorts } from '../../src/operations/images.ts';
+import {
+  foreseeImages,
+  listImages,
+  publishImages,
+  resolveImages,
+  type ImagePorts,
+} from '../../src/operations/images.ts';
 
 /** An engine's images in memory, and a registry that others can see. */
 class FakeImages implements ImageBuilder {
@@ -129,6 +135,17 @@ describe('resolveImages', () => {
     const resolving = resolveImages(portsWith(images), emit, { names: ['dns'], signal: controller.signal });
     await expect(resolving).rejects.toMatchObject({ code: 'INTERRUPTED' });
     expect(images.calls).toEqual(['build base']);
+  });
+});
+
+describe('foreseeImages', () => {
+  it('names what would be built, and builds nothing', async () => {
+    const images = new FakeImages();
+    const { events, emit } = collect();
+    const refs = await foreseeImages(portsWith(images), emit, { names: ['dns'] });
+    expect(images.calls).toEqual([]);
+    expect(events).toEqual([{ type: 'notice', text: 'image dns is missing: it would be built first' }]);
+    expect(await resolveImages(portsWith(images), emit, { names: ['dns'] })).toEqual(refs);
   });
 });
 

@@ -42,6 +42,13 @@ describe('up', () => {
     expect(machine.runtime.calls).toHaveLength(calls);
   });
 
+  it('foresees in a dry run that the identity is kept where the control plane was removed', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.runtime.removeContainer('sandbar-dev-control-plane');
+    expect(await machine.planned({ isDryRun: true })).toBe('create container/control-plane (missing)');
+  });
+
   it('starts what was stopped and creates what was removed, and nothing else', async () => {
     const machine = new Machine();
     await machine.up();

@@ -2,7 +2,7 @@ import type { UpRequest, UpResult } from '../../operations/up.ts';
 import { formatPlan, up } from '../../operations/up.ts';
 import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
 import { adminAccess } from '../../operations/access.ts';
-import { resolveImages } from '../../operations/images.ts';
+import { foreseeImages, resolveImages } from '../../operations/images.ts';
 
 import { COMPONENTS, contextName } from '../../model/names.ts';
 import type { ConfigFlags } from '../../config/flags.ts';
@@ -36,11 +36,8 @@ export async function upWithContext(
       mintIdentity: cli.mintIdentity,
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-        const refs = await resolveImages(ports, emit, {
-          names: COMPONENTS,
-          repository,
-          signal: cli.signal,
-        });
+        const wanted = { names: COMPONENTS, repository, signal: cli.signal };
+        const refs = await (flags.dryRun === true ? foreseeImages : resolveImages)(ports, emit, wanted);
         return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
       },
     },
