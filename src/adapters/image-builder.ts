@@ -6,7 +6,6 @@ import { join, relative, sep } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type Dockerode from 'dockerode';
-import { create as createTar } from 'tar';
 import { SandbarError } from '../model/errors.ts';
 import {
   BASE_IMAGE,
@@ -18,7 +17,6 @@ import {
 } from '../model/images.ts';
 import { networkSettings, stageContext } from './build-context.ts';
 import { BuildProgress } from './build-progress.ts';
-import { bootstrapDebian, canBootstrap } from './debian-base.ts';
 import { engineMessage, engineStatus, translateEngineError } from './docker-engine.ts';
 import { registryAuth } from './registry-auth.ts';
 
@@ -108,6 +106,7 @@ export class DockerImageBuilder implements ImageBuilder {
   }
 
   async provideBase(plan: ImagePlan, options: BuildOptions): Promise<void> {
+    const { canBootstrap } = await import('./debian-base.ts');
     const isBootstrapPossible = await canBootstrap(this.#settings.isRoot);
     const patienceMs = REGISTRY_PATIENCE_MS[isBootstrapPossible ? 'withBootstrap' : 'withoutBootstrap'];
     options.onProgress(`asking the registry for ${BASE_IMAGE.ref}`);
@@ -133,6 +132,8 @@ export class DockerImageBuilder implements ImageBuilder {
     const progress = new BuildProgress(options.onProgress, (text) => log.write(text));
     const stage = await stageContext(plan.sources, { imagesDirectory, env });
     try {
+      // Loaded for a build alone: every command has a builder, and few of them build.
+      const { create: createTar } = await import('tar');
       const context = createTar({ cwd: stage, portable: true, noMtime: true }, ['.']);
       const stream = await this.#docker.buildImage(
         context as unknown as NodeJS.ReadableStream,
@@ -198,6 +199,7 @@ export class DockerImageBuilder implements ImageBuilder {
     try {
       const tarPath = join(stage, 'base.tar');
       const dpkgConfigPath = join(imagesDirectory, 'base', 'dpkg.cfg');
+      const { bootstrapDebian } = await import('./debian-base.ts');
       await bootstrapDebian({ suite: BASE_IMAGE.suite, dpkgConfigPath, tarPath, env, ...options });
       options.onProgress('importing the base image');
       const stream = await this.#docker.importImage(tarPath, splitRef(plan.ref));

@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 
 /** As the Engine API takes it. */
 export type RegistryAuth = {
@@ -52,6 +51,7 @@ async function askStore(
   store: string,
   options: { readonly server: string; readonly env: Readonly<Record<string, string | undefined>> },
 ): Promise<RegistryAuth | undefined> {
+  const { execa } = await import('execa');
   const answer = await execa(`docker-credential-${store}`, ['get'], {
     input: options.server,
     env: options.env,

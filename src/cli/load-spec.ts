@@ -3,7 +3,6 @@ import { loadConfig, resolveClusterName, type ConfigHost, type LoadedConfig } fr
 import type { ConfigFlags } from '../config/flags.ts';
 import { configInvalid, formatDiagnostic } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { parseManifest } from '../model/manifests.ts';
 import type { KubernetesObject } from '../model/resources.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 
@@ -20,6 +19,7 @@ export async function loadSpec(
   const loaded = await loadConfig(host, flags);
   for (const warning of loaded.warnings) emit({ type: 'warning', text: formatDiagnostic(warning) });
   if (loaded.kind === 'invalid') throw configInvalid(loaded.diagnostics);
+  const { parseManifest } = await import('../model/manifests.ts');
   const manifests = loaded.spec.manifests.flatMap((file) => parseManifest(file).objects.map(({ object }) => object));
   return { spec: loaded.spec, manifests, loaded };
 }

@@ -1,7 +1,6 @@
 /** Files that the configuration names: found, read and checked. */
 import path from 'node:path';
 import type { Diagnostic } from '../model/errors.ts';
-import { parseManifest } from '../model/manifests.ts';
 import type { Host } from '../model/ports.ts';
 import type { FileContent } from '../model/spec.ts';
 import { parseCertificates } from './certificates.ts';
@@ -80,11 +79,16 @@ export async function readManifests(
   return {
     files: [...files.values()],
     problems,
-    diagnostics: checkManifests([...files.values()], context.displayPath),
+    diagnostics: await checkManifests([...files.values()], context.displayPath),
   };
 }
 
-function checkManifests(files: readonly FileContent[], displayPath: (file: string) => string): readonly Diagnostic[] {
+async function checkManifests(
+  files: readonly FileContent[],
+  displayPath: (file: string) => string,
+): Promise<readonly Diagnostic[]> {
+  if (files.length === 0) return [];
+  const { parseManifest } = await import('../model/manifests.ts');
   const seen = new Map<string, string>();
   return files.flatMap(({ path: file, content }) => {
     const { objects, diagnostics } = parseManifest({ path: displayPath(file), content });

@@ -5,7 +5,7 @@ import { clusterNameProblem, DEFAULT_CLUSTER_NAME, suggestClusterName } from '..
 import type { Host } from '../model/ports.ts';
 import type { ClusterSpec, FileContent, PortWish } from '../model/spec.ts';
 import { findEnvironmentCertificates } from './certificates.ts';
-import { parseConfigDocument, type ConfigDocument } from './document.ts';
+import type { ConfigDocument } from './document.ts';
 import { readVariable } from './environment.ts';
 import { readCaCertificates, readManifests } from './files.ts';
 import { overridesOf, type ConfigFlags, type Override } from './flags.ts';
@@ -35,8 +35,7 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   if (found.kind === 'missing')
     return { kind: 'invalid', file: found.file, warnings: [], diagnostics: [found.diagnostic] };
   const displayPath = (file: string): string => shortenPath(file, host.workingDirectory);
-  const document =
-    found.kind === 'none' ? undefined : parseConfigDocument(displayPath(found.file), found.text, host.env);
+  const document = found.kind === 'none' ? undefined : await parseDocument(displayPath(found.file), found.text, host);
   const written = withOverrides(document?.value ?? {}, [...environmentOverrides(host), ...overridesOf(flags)]);
 
   // The schema's validator takes 50 ms to load, for which a machine without any configuration need not wait.
@@ -86,7 +85,7 @@ export async function resolveClusterName(
   if (found.kind === 'missing') return { diagnostics: [found.diagnostic] };
   if (found.kind === 'none') return { name: DEFAULT_CLUSTER_NAME };
   const file = shortenPath(found.file, host.workingDirectory);
-  const document = parseConfigDocument(file, found.text, host.env);
+  const document = await parseDocument(file, found.text, host);
   if (document.value === undefined) return { diagnostics: document.diagnostics };
   const { value } = document;
   const written: unknown = typeof value === 'object' && value !== null && 'name' in value ? value.name : undefined;
@@ -112,6 +111,12 @@ type FoundFile =
   | { readonly kind: 'missing'; readonly file: string; readonly diagnostic: Diagnostic };
 
 const FILE_NAMES = ['sandbar.yaml', 'sandbar.yml'];
+
+/** The parser takes 30 ms to load, for which a machine without any configuration need not wait. */
+async function parseDocument(file: string, text: string, host: ConfigHost): Promise<ConfigDocument> {
+  const { parseConfigDocument } = await import('./document.ts');
+  return parseConfigDocument(file, text, host.env);
+}
 
 /** The file that was named, or the nearest one from the working directory up to the project's or the home directory. */
 async function findFile(host: ConfigHost, flags: Pick<ConfigFlags, 'file'>): Promise<FoundFile> {
