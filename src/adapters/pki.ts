@@ -1,5 +1,6 @@
 /** Makes a cluster's certificates. ECDSA P-256 throughout: a whole identity takes some ten milliseconds. */
 import { randomBytes, webcrypto } from 'node:crypto';
+import type { Extension } from '@peculiar/x509';
 import type { CertificateName, Identity, IdentityRequest, KeyPair } from '../model/identity.ts';
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
@@ -8,7 +9,13 @@ const VALID_DAYS = 3650;
 /** A laptop's clock may be behind that of the engine's virtual machine. */
 const BACKDATED_MS = 60 * 60 * 1000;
 
-type Authority = { readonly pair: KeyPair; readonly name: string; readonly signingKey: webcrypto.CryptoKey };
+type Authority = {
+  readonly pair: KeyPair;
+  readonly name: string;
+  readonly signingKey: webcrypto.CryptoKey;
+  /** For its leaves. */
+  readonly keyIdentifier: Extension;
+};
 type Leaf = {
   readonly commonName: string;
   readonly organization?: string;
@@ -104,13 +111,16 @@ async function createAuthority(name: string): Promise<Authority> {
     name,
     pair: { certificate: toPem(certificate.toString('pem')), key: await exportKey(keys.privateKey) },
     signingKey: keys.privateKey,
+    keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(keys.publicKey),
   };
 }
 
 async function loadAuthority(name: string, pair: KeyPair): Promise<Authority> {
   const der = Buffer.from(pair.key.replace(/-----[^-]+-----|\s/g, ''), 'base64');
   const signingKey = await webcrypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']);
-  return { name, pair, signingKey };
+  const x509 = await loadX509();
+  const keyIdentifier = await x509.AuthorityKeyIdentifierExtension.create(new x509.X509Certificate(pair.certificate));
+  return { name, pair, signingKey, keyIdentifier };
 }
 
 async function issue(leaf: Leaf, authority: Authority): Promise<KeyPair> {
@@ -132,7 +142,7 @@ async function issue(leaf: Leaf, authority: Authority): Promise<KeyPair> {
         new x509.BasicConstraintsExtension(false, undefined, true),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
         new x509.ExtendedKeyUsageExtension([usage]),
-        await x509.AuthorityKeyIdentifierExtension.create(new x509.X509Certificate(authority.pair.certificate)),
+        authority.keyIdentifier,
         ...(alternativeNames.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(alternativeNames)]),
       ],
     },
