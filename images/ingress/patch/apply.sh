@@ -5,6 +5,8 @@ set -eu
 work=$1
 module=github.com/traefik/traefik/v3
 mkdir -p "$work"
+# With an empty module cache nothing has needed it yet.
+go mod download $module
 cp -r "$(go list -m -f '{{.Dir}}' $module)" "$work/traefik"
 chmod -R u+w "$work/traefik"
 
