@@ -1,13 +1,12 @@
 /** The Kubernetes objects that every cluster has: what wires DNS, object store, ingress and volumes to it. */
 import { hashOf } from '../model/hash.ts';
-import { OBJECT_HASH, OBJECT_ORIGIN } from '../model/names.ts';
+import { OBJECT_HASH, OBJECT_ORIGIN, SYSTEM_NAMESPACE } from '../model/names.ts';
 import { objectIdOf } from '../model/objects.ts';
 import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
 import { INGRESS_CLASS, INGRESS_RULES } from './ingress.ts';
 
-export const SYSTEM_NAMESPACE = 'sandbar-system';
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
 
 /** Kinds that others depend on: they are applied first. */

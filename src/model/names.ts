@@ -40,6 +40,9 @@ export function suggestClusterName(text: string): string {
   return cleaned === '' ? DEFAULT_CLUSTER_NAME : cleaned;
 }
 
+/** Namespace of what Sandbar keeps in a cluster. */
+export const SYSTEM_NAMESPACE = 'sandbar-system';
+
 export function networkName(clusterName: string): string {
   return `sandbar-${clusterName}`;
 }

@@ -1,12 +1,12 @@
 /** `up`: makes a cluster what its spec says, from whatever is there. */
 import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
 import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
-import { SYSTEM_NAMESPACE } from '../components/objects.ts';
 import { apply, type StepFailure } from '../engine/apply.ts';
 import { observeBuckets, observeDocker, observeObjects, type DockerObservation } from '../engine/observe.ts';
 import { formatPlan, isConverged, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
+import { SYSTEM_NAMESPACE } from '../model/names.ts';
 import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
 import type { KubernetesObject, ObjectResource, ObservedState, Plan, Resource, Step } from '../model/resources.ts';
 import { withoutProxyFor } from '../model/proxy.ts';
