@@ -1,7 +1,15 @@
 /** `status` and `list`: what there is, read from Docker and asked of every part. */
 import { INGRESS_CLASS } from '../components/ingress.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
-import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, containerName, contextName, nodeName, type Component } from '../model/names.ts';
+import {
+  COMPONENTS,
+  LABELS,
+  SYSTEM_NAMESPACE,
+  containerName,
+  contextName,
+  nodeName,
+  type Component,
+} from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
 import {
