@@ -35,6 +35,16 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     readFile: (file) => explained(file, () => absentAsUndefined(fs.readFile(file, 'utf8'))),
     hasFile,
     findAgeMs,
+    findFileType: (file) => explained(file, () => findFileType(file)),
+    resolvePath: (file) => explained(file, () => absentAsUndefined(fs.realpath(file))),
+    makeDirectory: (directory) =>
+      explained(directory, async () => {
+        await fs.mkdir(directory, { recursive: true });
+      }),
+    touchFile: (file) =>
+      explained(file, async () => {
+        await absentAsUndefined(touchFile(file));
+      }),
     listDirectory,
     createFile: (file, content, mode) => explained(file, () => createFile(file, content, mode)),
     writeFileAtomically: (file, content, mode) => explained(file, () => writeFileAtomically(file, content, mode)),
@@ -104,6 +114,19 @@ async function listDirectory(directory: string): Promise<readonly DirectoryEntry
 
 async function isDirectory(file: string): Promise<boolean> {
   return (await absentAsUndefined(fs.stat(file)))?.isDirectory() ?? false;
+}
+
+async function findFileType(file: string): Promise<'Directory' | 'File' | undefined> {
+  const stats = await absentAsUndefined(fs.stat(file));
+  if (stats === undefined) return undefined;
+  if (stats.isDirectory()) return 'Directory';
+  return stats.isFile() ? 'File' : undefined;
+}
+
+/** Setting the times themselves would cut them to microseconds; setting the mode raises the same event. */
+async function touchFile(file: string): Promise<void> {
+  const { mode } = await fs.stat(file);
+  await fs.chmod(file, mode & 0o7777);
 }
 
 async function createFile(file: string, content: string, mode: number): Promise<boolean> {
@@ -255,7 +278,8 @@ async function absentAsUndefined<T>(result: Promise<T>): Promise<T | undefined> 
   try {
     return await result;
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) return undefined;
+    // A circle of symbolic links leads nowhere.
+    if (['ENOENT', 'ENOTDIR', 'ELOOP'].includes(codeOf(error) ?? '')) return undefined;
     throw error;
   }
 }
@@ -279,6 +303,14 @@ async function explained<T>(file: string, work: () => Promise<T>): Promise<T> {
       case 'EISDIR':
         throw new SandbarError('FILE_DENIED', `${file} is a directory, where a file is needed`, {
           hint: `choose another name, or look into it: ls ${file}`,
+          cause,
+        });
+      case 'EEXIST':
+      case 'ENOTDIR':
+      // Folders above are made too: what is missing is what a symbolic link leads to.
+      case 'ENOENT':
+        throw new SandbarError('FILE_DENIED', `${file} cannot be made: something that is no folder is in its way`, {
+          hint: `look at what is there: ls -ld ${file} ${path.dirname(file)}`,
           cause,
         });
       default:

@@ -66,7 +66,9 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
     network,
     caCertificates: withoutRepeats([...certificates.files, ...fromEnvironment.files]),
     manifests: manifests.files,
+    mounts: [],
     proxy,
+    projectDirectory: undefined,
   };
   return { kind: 'valid', file, warnings, spec };
 }

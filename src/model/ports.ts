@@ -181,6 +181,14 @@ export type Host = {
   hasFile(path: string): Promise<boolean>;
   /** Time since a file was last written, or undefined when it is not there. */
   findAgeMs(path: string): Promise<number | undefined>;
+  /** What a path leads to, symbolic links followed; undefined for nothing, and for a socket or a device. */
+  findFileType(path: string): Promise<'Directory' | 'File' | undefined>;
+  /** The path with all symbolic links resolved, or undefined when nothing is there. */
+  resolvePath(path: string): Promise<string | undefined>;
+  /** Makes a folder and those above it; one that is there already stays as it is. */
+  makeDirectory(path: string): Promise<void>;
+  /** Raises a file event at a file that is there: neither its content nor its times change. */
+  touchFile(path: string): Promise<void>;
   /** Returns when nothing is at `path` any more, or when the time is over. */
   waitForRemoval(path: string, options: { readonly timeoutMs: number }): Promise<void>;
   /** Entries of a directory, or undefined when it is not one or may not be looked into. */

@@ -38,7 +38,9 @@ export const SPEC: ClusterSpec = {
   caCertificates: [],
   mirrors: [],
   manifests: [],
+  mounts: [],
   proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
+  projectDirectory: undefined,
 };
 
 export const SUBNET = '172.30.0.0/24';

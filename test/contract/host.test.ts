@@ -1,5 +1,7 @@
 /** The machine in memory and the real one keep the same promises; the rest is asked of the real one alone. */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { watch } from 'node:fs';
 import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo, type Server } from 'node:net';
@@ -70,6 +72,29 @@ describe.each<[string, () => Host]>([
     ]);
   });
 
+  it('knows files and folders, makes folders as often as asked, but none in the place of a file', async () => {
+    expect(await host.findFileType(file('new/deep'))).toBeUndefined();
+    await host.makeDirectory(file('new/deep'));
+    await host.makeDirectory(file('new/deep'));
+    await host.writeFileAtomically(file('new/file'), '', 0o600);
+    expect(await host.findFileType(file('new/deep'))).toBe('Directory');
+    expect(await host.findFileType(file('new'))).toBe('Directory');
+    expect(await host.findFileType(file('new/file'))).toBe('File');
+    expect(await host.findFileType(file('new/file/below'))).toBeUndefined();
+    expect(await host.listDirectory(file('new/deep'))).toEqual([]);
+    await expect(host.makeDirectory(file('new/file'))).rejects.toMatchObject({ code: 'FILE_DENIED' });
+  });
+
+  it('resolves what is there, and touches it without a change of its content', async () => {
+    await host.writeFileAtomically(file('a'), 'text', 0o600);
+    expect(await host.resolvePath(file('a'))).toBe(file('a'));
+    expect(await host.resolvePath(file('nothing'))).toBeUndefined();
+    await host.touchFile(file('a'));
+    await host.touchFile(file('nothing'));
+    expect(await host.readFile(file('a'))).toBe('text');
+    expect(await host.hasFile(file('nothing'))).toBe(false);
+  });
+
   it('lets one at a time have a lock, tells who waits, and passes a failure on', async () => {
     const log: string[] = [];
     const waits: string[] = [];
@@ -109,6 +134,45 @@ describe('files of this machine', () => {
     await host.writeFileAtomically(link, 'newest', 0o755);
     expect(await modeOf()).toBe('600');
     expect(await readdir(join(directory, 'dotfiles'))).toEqual(['config']);
+  });
+
+  it('are found through symbolic links, and links to nothing lead nowhere', async () => {
+    const host = realHost();
+    const folder = join(directory, 'linked');
+    await mkdir(join(folder, 'real'), { recursive: true });
+    await symlink('real', join(folder, 'link'));
+    await symlink('missing', join(folder, 'dangling'));
+    await symlink('loop', join(folder, 'loop'));
+    expect(await host.resolvePath(join(folder, 'link'))).toBe(join(folder, 'real'));
+    expect(await host.findFileType(join(folder, 'link'))).toBe('Directory');
+    for (const name of ['dangling', 'loop']) {
+      expect(await host.resolvePath(join(folder, name))).toBeUndefined();
+      expect(await host.findFileType(join(folder, name))).toBeUndefined();
+    }
+    await expect(host.makeDirectory(join(folder, 'dangling'))).rejects.toMatchObject({ code: 'FILE_DENIED' });
+    const fake = fakeHost({ '/srv/real/file': '' });
+    fake.links.set('/srv/link', '/srv/real');
+    fake.links.set('/srv/dangling', '/srv/missing');
+    expect(await fake.resolvePath('/srv/link/file')).toBe('/srv/real/file');
+    expect(await fake.findFileType('/srv/link')).toBe('Directory');
+    expect(await fake.resolvePath('/srv/dangling')).toBeUndefined();
+  });
+
+  it('raise an event when they are touched, and keep their times and mode', async () => {
+    const host = realHost();
+    const file = join(directory, 'touched');
+    await writeFile(file, 'text', { mode: 0o640 });
+    const before = await stat(file, { bigint: true });
+    const watcher = watch(file);
+    try {
+      const event = once(watcher, 'change');
+      await host.touchFile(file);
+      await event;
+    } finally {
+      watcher.close();
+    }
+    const after = await stat(file, { bigint: true });
+    expect([after.mtimeNs, after.atimeNs, after.mode]).toEqual([before.mtimeNs, before.atimeNs, before.mode]);
   });
 
   it('get their missing folders for the owner alone, and executables all of their mode', async () => {

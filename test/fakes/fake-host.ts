@@ -1,4 +1,5 @@
-import { dirname } from 'node:path/posix';
+import { join } from 'node:path/posix';
+import { SandbarError } from '../../src/model/errors.ts';
 import type { DirectoryEntry, Host, InotifyLimits } from '../../src/model/ports.ts';
 
 /** A machine in memory: files by path, ports that others listen on, routes. */
@@ -13,6 +14,12 @@ export class FakeHost implements Host {
   readonly isRoot = false;
   readonly processId = 4711;
   readonly files = new Map<string, { readonly content: string; readonly mode: number; readonly ageMs: number }>();
+  /** Folders without a file in them. */
+  readonly directories = new Set<string>();
+  /** Symbolic link → the absolute path that it leads to. */
+  readonly links = new Map<string, string>();
+  /** Files whose event was raised by a touch, in this order. */
+  readonly touchedFiles: string[] = [];
   /** Port → who listens there. */
   readonly listeners = new Map<number, string>();
   routes: readonly string[] = ['172.17.0.0/16'];
@@ -55,17 +62,54 @@ export class FakeHost implements Host {
     return Promise.resolve(this.files.get(path)?.ageMs);
   }
 
+  async findFileType(path: string): Promise<'Directory' | 'File' | undefined> {
+    const real = await this.resolvePath(path);
+    if (real === undefined) return undefined;
+    return this.files.has(real) ? 'File' : 'Directory';
+  }
+
+  async resolvePath(path: string): Promise<string | undefined> {
+    let real = '/';
+    for (const part of path.split('/').filter(Boolean)) {
+      const here = join(real, part);
+      const target = this.links.get(here);
+      const next = target === undefined ? here : await this.resolvePath(target);
+      if (next === undefined) return undefined;
+      real = next;
+    }
+    const isThere = this.files.has(real) || this.#isDirectory(real);
+    return isThere ? real : undefined;
+  }
+
+  makeDirectory(path: string): Promise<void> {
+    if (this.files.has(path)) {
+      return Promise.reject(
+        new SandbarError('FILE_DENIED', `${path} cannot be made: something that is no folder is in its way`),
+      );
+    }
+    this.directories.add(path);
+    return Promise.resolve();
+  }
+
+  touchFile(path: string): Promise<void> {
+    if (this.files.has(path)) this.touchedFiles.push(path);
+    return Promise.resolve();
+  }
+
   waitForRemoval(): Promise<void> {
     return Promise.resolve();
   }
 
   listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined> {
-    const below = [...this.files.keys()].filter((file) => file.startsWith(`${path}/`));
-    if (below.length === 0) return Promise.resolve(undefined);
-    const names = new Set(below.map((file) => file.slice(path.length + 1).split('/')[0] ?? ''));
-    const isDirectory = (name: string): boolean =>
-      below.some((file) => dirname(file) !== path && file.startsWith(`${path}/${name}/`));
-    return Promise.resolve([...names].map((name) => ({ name, isDirectory: isDirectory(name) })));
+    if (!this.#isDirectory(path)) return Promise.resolve(undefined);
+    const below = this.#entries().filter((entry) => entry.startsWith(`${path}/`));
+    const names = new Set(below.map((entry) => entry.slice(path.length + 1).split('/')[0] ?? ''));
+    return Promise.resolve(
+      [...names].map((name) => ({
+        name,
+        isDirectory: this.#isDirectory(this.links.get(`${path}/${name}`) ?? `${path}/${name}`),
+      })),
+    );
   }
 
   isPortFree(port: number): Promise<boolean> {
@@ -110,5 +154,14 @@ export class FakeHost implements Host {
 
   httpGet(url: string): Promise<{ readonly status: number; readonly body: string }> {
     return Promise.resolve({ status: this.httpStatuses.get(url) ?? 0, body: '' });
+  }
+
+  #isDirectory(path: string): boolean {
+    const prefix = path === '/' ? path : `${path}/`;
+    return this.directories.has(path) || this.#entries().some((entry) => entry.startsWith(prefix));
+  }
+
+  #entries(): readonly string[] {
+    return [...this.files.keys(), ...this.directories, ...this.links.keys()];
   }
 }

@@ -59,7 +59,9 @@ describe('the configuration', () => {
       caCertificates: [],
       mirrors: [],
       manifests: [],
+      mounts: [],
       proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
+      projectDirectory: undefined,
     });
   });
 
