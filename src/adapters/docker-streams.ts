@@ -9,7 +9,11 @@ type Piece = { readonly isError: boolean; readonly bytes: Buffer };
 /** Feeds `stdin` while all output is collected; resolves when the process closed its output. */
 export async function collectOutput(
   stream: Readable,
-  { stdin, signal }: { readonly stdin?: Readable; readonly signal?: AbortSignal },
+  {
+    stdin,
+    signal,
+    onOutput,
+  }: { readonly stdin?: Readable; readonly signal?: AbortSignal; readonly onOutput?: (text: string) => void },
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   let failure: unknown;
   const fail = (cause: unknown): void => {
@@ -23,8 +27,12 @@ export async function collectOutput(
   signal?.addEventListener('abort', abort, { once: true });
   if (stdin !== undefined) feed(stdin, stream as Readable & Writable).catch(fail);
   const output = { out: [] as Buffer[], error: [] as Buffer[] };
+  const decoder = new StringDecoder('utf8');
   try {
-    for await (const { isError, bytes } of readPieces(stream)) output[isError ? 'error' : 'out'].push(bytes);
+    for await (const { isError, bytes } of readPieces(stream)) {
+      output[isError ? 'error' : 'out'].push(bytes);
+      if (!isError) onOutput?.(decoder.write(bytes));
+    }
   } catch (cause) {
     // A process that ends before it read all its input may cut the connection; its exit code tells the rest.
     if (stdin === undefined || !isBrokenPipe(cause)) failure ??= cause;

@@ -282,7 +282,7 @@ export class DockerRuntime implements Runtime {
   async exec(
     ref: string,
     command: readonly string[],
-    { stdin, signal }: { readonly stdin?: Readable | string; readonly signal?: AbortSignal } = {},
+    { stdin, signal, onOutput }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
   ): Promise<ExecResult> {
     signal?.throwIfAborted();
     return this.#ask(
@@ -299,6 +299,7 @@ export class DockerRuntime implements Runtime {
         const output = await collectOutput(stream, {
           ...(stdin === undefined ? {} : { stdin: typeof stdin === 'string' ? Readable.from([stdin]) : stdin }),
           ...(signal === undefined ? {} : { signal }),
+          ...(onOutput === undefined ? {} : { onOutput }),
         });
         return { ...output, exitCode: await exitCodeOf(exec) };
       },

@@ -77,7 +77,12 @@ export type Runtime = {
   exec(
     ref: string,
     command: readonly string[],
-    options?: { readonly stdin?: Readable | string; readonly signal?: AbortSignal },
+    options?: {
+      readonly stdin?: Readable | string;
+      readonly signal?: AbortSignal;
+      /** Called with each piece of standard output as it comes; the result has all of it again. */
+      readonly onOutput?: (text: string) => void;
+    },
   ): Promise<ExecResult>;
   /** Lines of a container's log, the oldest first. Ends with the log, or with the signal when following. */
   logs(

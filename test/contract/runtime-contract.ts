@@ -147,6 +147,10 @@ export function describeRuntime(
     it('feeds input and closes it', async () => {
       expect((await runtime.exec(spec.name, busybox('cat'), { stdin: 'in and out' })).stdout).toBe('in and out');
       expect((await runtime.exec(spec.name, busybox('cat'), { stdin: '' })).stdout).toBe('');
+      let seen = '';
+      const onOutput = (text: string): void => void (seen += text);
+      await runtime.exec(spec.name, busybox('echo', 'as it comes'), { onOutput });
+      expect(seen).toBe('as it comes\n');
     });
 
     it('rejects with the reason of the signal', async () => {

@@ -30,6 +30,8 @@ export type FakeProgram = (call: {
   readonly container: FakeContainer;
   readonly args: readonly string[];
   readonly stdin: string;
+  /** Writes to standard output while the program runs, before what it returns. */
+  readonly print: (text: string) => void;
 }) => Promise<Partial<ExecResult>> | Partial<ExecResult>;
 
 export type FakeContainer = {
@@ -215,7 +217,7 @@ export class FakeRuntime implements Runtime {
   async exec(
     ref: string,
     command: readonly string[],
-    { stdin = '', signal }: { readonly stdin?: Readable | string; readonly signal?: AbortSignal } = {},
+    { stdin = '', signal, onOutput }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
   ): Promise<ExecResult> {
     signal?.throwIfAborted();
     const container = this.#container(ref);
@@ -225,9 +227,15 @@ export class FakeRuntime implements Runtime {
     const program = this.programs.get(name);
     if (program === undefined) return { exitCode: 126, stdout: `${name}: executable file not found`, stderr: '' };
     const input = typeof stdin === 'string' ? stdin : await text(stdin);
-    const running = Promise.resolve(program({ container, args, stdin: input }));
+    let printed = '';
+    const print = (text: string): void => {
+      printed += text;
+      onOutput?.(text);
+    };
+    const running = Promise.resolve(program({ container, args, stdin: input, print }));
     const result = await (signal === undefined ? running : Promise.race([running, rejectionOf(signal)]));
-    return { exitCode: 0, stdout: '', stderr: '', ...result };
+    if (result.stdout !== undefined) print(result.stdout);
+    return { exitCode: 0, stderr: '', ...result, stdout: printed };
   }
 
   async *logs(
