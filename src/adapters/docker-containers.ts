@@ -64,6 +64,13 @@ export function formatContainer({
           Source: volumeName,
           Target: path,
         })),
+        // Docker refuses a source that is missing, instead of making a folder that belongs to root.
+        ...container.binds.map(({ source, path }) => ({
+          Type: 'bind' as const,
+          Source: source,
+          Target: path,
+          BindOptions: { Propagation: 'rprivate' as const },
+        })),
         ...ownFolders.map((path) => ({ Type: 'volume' as const, Source: '', Target: path })),
       ],
       Tmpfs: Object.fromEntries(container.tmpfs.map((path) => [path, ''])),
@@ -101,7 +108,8 @@ function privileges(container: ContainerSpec, grant: NodeGrant): object {
     return {
       CapDrop: ['ALL'],
       CapAdd: [...container.privileges.capabilities],
-      SecurityOpt: ['no-new-privileges'],
+      // SELinux would keep the container from the user's own files, and to relabel those is not for us.
+      SecurityOpt: ['no-new-privileges', ...(container.binds.length === 0 ? [] : ['label=disable'])],
     };
   }
   switch (grant.kind) {

@@ -214,6 +214,13 @@ export function translateEngineError(cause: unknown, subject: string): SandbarEr
       cause,
     });
   }
+  const source = missingSource(message);
+  if (source !== undefined) {
+    return new SandbarError('NOT_FOUND', `the engine finds no ${source} to mount: could not ${subject}`, {
+      hint: `make it (mkdir -p ${quote(source)}), or correct the path; Docker Desktop sees shared folders only (Settings, Resources, File sharing)`,
+      cause,
+    });
+  }
   if (status === 404 && /no such image/i.test(message)) {
     return new SandbarError('IMAGE_UNAVAILABLE', failed, { hint: 'sandbar image build makes the images', cause });
   }
@@ -233,6 +240,17 @@ function takenPort(message: string): string | undefined {
     return undefined;
   }
   return /(?:\d{1,3}(?:\.\d{1,3}){3}|\[?::\d?\]?|localhost):(\d{1,5})\b/.exec(message)?.[1];
+}
+
+/** The source of a bind that is not there, or that the machine of the engine does not share. */
+function missingSource(message: string): string | undefined {
+  const missing = /bind source path does not exist: (.+)$/m.exec(message)?.[1];
+  return missing ?? /mounts denied:[^/]*(\/.+?)\s+is not (?:shared|known)/is.exec(message)?.[1];
+}
+
+/** A word of a shell's command. */
+function quote(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function errorCode(cause: unknown): string | undefined {

@@ -1,9 +1,9 @@
-/** An API server over plain HTTPS: the five requests that Sandbar makes. See docs/decisions/0002. */
+/** An API server over plain HTTPS: the few requests that Sandbar makes. See docs/decisions/0002. */
 import { Agent, request } from 'node:https';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SandbarError } from '../model/errors.ts';
 import type { ApiAccess, Cluster } from '../model/ports.ts';
-import type { KubernetesObject } from '../model/resources.ts';
+import type { KubernetesObject, ObjectRef } from '../model/resources.ts';
 
 const FIELD_MANAGER = 'sandbar';
 
@@ -19,9 +19,9 @@ type ServedKind = { readonly plural: string; readonly isNamespaced: boolean };
 type Answer = { readonly status: number; readonly body: string };
 
 type ApiRequest = {
-  readonly method: 'GET' | 'PATCH' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
   readonly path: string;
-  readonly body?: string;
+  readonly content?: { readonly type: string; readonly body: string };
   readonly timeoutMs?: number;
 };
 
@@ -70,9 +70,41 @@ export class KubernetesCluster implements Cluster {
     const served = await this.#awaitKind(object);
     const query = new URLSearchParams({ fieldManager: FIELD_MANAGER, force: 'true' }).toString();
     await this.#ask(
-      { method: 'PATCH', path: `${objectPath(object, served)}?${query}`, body: JSON.stringify(object) },
+      {
+        method: 'PATCH',
+        path: `${objectPath(object, served)}?${query}`,
+        content: { type: 'application/apply-patch+yaml', body: JSON.stringify(object) },
+      },
       `apply ${formatObject(object)}`,
     );
+  }
+
+  async create(object: KubernetesObject, { isDryRun }: { readonly isDryRun: boolean }): Promise<KubernetesObject> {
+    const served = await this.#awaitKind(object);
+    const { namespace = 'default' } = object.metadata;
+    const query = new URLSearchParams({ fieldManager: FIELD_MANAGER, ...(isDryRun ? { dryRun: 'All' } : {}) });
+    const answer = await this.#ask(
+      {
+        method: 'POST',
+        path: `${collectionPath(object, served, namespace)}?${query.toString()}`,
+        content: { type: 'application/json', body: JSON.stringify(object) },
+      },
+      `create ${formatObject(object)}`,
+    );
+    return JSON.parse(answer.body) as KubernetesObject;
+  }
+
+  async patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject> {
+    const served = await this.#awaitKind(object);
+    const answer = await this.#ask(
+      {
+        method: 'PATCH',
+        path: `${objectPath(object, served)}?${new URLSearchParams({ fieldManager: FIELD_MANAGER }).toString()}`,
+        content: { type: 'application/merge-patch+json', body: JSON.stringify(patch) },
+      },
+      `patch ${formatObject(object)}`,
+    );
+    return JSON.parse(answer.body) as KubernetesObject;
   }
 
   async remove(object: KubernetesObject): Promise<void> {
@@ -147,7 +179,7 @@ export class KubernetesCluster implements Cluster {
     }
   }
 
-  #send({ method, path, body, timeoutMs = REQUEST_TIMEOUT_MS }: ApiRequest): Promise<Answer> {
+  #send({ method, path, content, timeoutMs = REQUEST_TIMEOUT_MS }: ApiRequest): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const outgoing = request(
         new URL(path, this.#access.server),
@@ -157,9 +189,9 @@ export class KubernetesCluster implements Cluster {
           signal: AbortSignal.timeout(timeoutMs),
           headers: {
             accept: 'application/json',
-            ...(body === undefined
+            ...(content === undefined
               ? {}
-              : { 'content-type': 'application/apply-patch+yaml', 'content-length': Buffer.byteLength(body) }),
+              : { 'content-type': content.type, 'content-length': Buffer.byteLength(content.body) }),
           },
         },
         (response) => {
@@ -175,7 +207,7 @@ export class KubernetesCluster implements Cluster {
         // A kept connection that the server closed meanwhile, as after its restart.
         reject(Object.assign(cause, { isStale: outgoing.reusedSocket }));
       });
-      outgoing.end(body);
+      outgoing.end(content?.body);
     });
   }
 }
@@ -218,7 +250,7 @@ function unreachable(server: string, subject: string, cause: unknown): SandbarEr
   );
 }
 
-function formatObject({ kind, metadata }: KubernetesObject): string {
+function formatObject({ kind, metadata }: ObjectRef): string {
   return metadata.namespace === undefined
     ? `${kind} ${metadata.name}`
     : `${kind} ${metadata.namespace}/${metadata.name}`;
@@ -233,7 +265,7 @@ function collectionPath({ apiVersion }: KindReference, served: ServedKind, names
   return `${groupPath(apiVersion)}${place}/${served.plural}`;
 }
 
-function objectPath(object: KubernetesObject, served: ServedKind): string {
+function objectPath(object: ObjectRef, served: ServedKind): string {
   const { name, namespace = 'default' } = object.metadata;
   return `${collectionPath(object, served, namespace)}/${encodeURIComponent(name)}`;
 }
@@ -259,7 +291,8 @@ const BUILT_IN_KINDS: Readonly<Record<string, { readonly namespaced?: string; re
   'apiextensions.k8s.io': { cluster: 'CustomResourceDefinition' },
   'apiregistration.k8s.io': { cluster: 'APIService' },
   'admissionregistration.k8s.io': {
-    cluster: 'MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingWebhookConfiguration',
+    cluster:
+      'MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration',
   },
 };
 

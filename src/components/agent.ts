@@ -38,6 +38,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       address: addressesIn(subnet).agent,
       ports: [],
       volumes: VOLUMES.map(({ name, path }) => ({ volumeName: volumeName(spec.name, name), path })),
+      binds: [],
       tmpfs: ['/run', '/tmp'],
       hasReadOnlyRoot: false,
       privileges: { level: 'node' },

@@ -44,6 +44,7 @@ export function controlPlane(
         { volumeName: volumeName(spec.name, 'pki'), path: '/etc/sandbar' },
         { volumeName: volumeName(spec.name, 'datastore'), path: '/var/lib/etcd' },
       ],
+      binds: [],
       tmpfs: ['/run', '/tmp'],
       hasReadOnlyRoot: true,
       privileges: { level: 'none', capabilities: ['NET_ADMIN'] },

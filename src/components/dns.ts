@@ -64,6 +64,7 @@ export function dnsContainer(context: ComponentContext): ContainerResource {
       address: addressesIn(subnet).dns,
       ports: [],
       volumes: [],
+      binds: [],
       tmpfs: [],
       hasReadOnlyRoot: false,
       privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE'] },

@@ -90,6 +90,7 @@ export function ingressContainer(context: ComponentContext): ContainerResource {
         { hostPort: ports.https, containerPort: 443 },
       ],
       volumes: [],
+      binds: [],
       tmpfs: [],
       hasReadOnlyRoot: false,
       privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE', 'NET_ADMIN'] },

@@ -33,6 +33,7 @@ export function objectStore(
         { hostPort: ports.objectStoreConsole, containerPort: 9001 },
       ],
       volumes: [{ volumeName: volume.name, path: '/data' }],
+      binds: [],
       tmpfs: ['/tmp'],
       hasReadOnlyRoot: false,
       privileges: { level: 'none', capabilities: [] },

@@ -14,7 +14,7 @@ export function fingerprintOf(resource: Resource): Fingerprint {
     case 'bucket':
       return { versioning: resource.bucket.hasVersioning ? 'enabled' : '' };
     case 'container': {
-      const { imageRef, address, ports, volumes, privileges, ...settings } = resource.container;
+      const { imageRef, address, ports, volumes, binds, privileges, ...settings } = resource.container;
       const files = resource.files
         .filter((file) => file.isInert !== true)
         .map((file) => [file.path, hashOf([file.mode, file.content])] as const);
@@ -23,6 +23,7 @@ export function fingerprintOf(resource: Resource): Fingerprint {
         address: hashOf(address),
         ports: hashOf(ports),
         volumes: hashOf(volumes),
+        ...(binds.length === 0 ? {} : { binds: hashOf(binds) }),
         privileges: hashOf(privileges),
         settings: hashOf(settings),
         ...Object.fromEntries(files),

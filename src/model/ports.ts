@@ -1,6 +1,13 @@
 /** The outside world as the operations see it. Adapters implement these; tests have in-memory ones. */
 import type { Readable } from 'node:stream';
-import type { ContainerFile, ContainerSpec, ContainerState, Fingerprint, KubernetesObject } from './resources.ts';
+import type {
+  ContainerFile,
+  ContainerSpec,
+  ContainerState,
+  Fingerprint,
+  KubernetesObject,
+  ObjectRef,
+} from './resources.ts';
 
 export type EngineInfo = {
   /** Engine version, e.g. `20.10.24`. */
@@ -141,6 +148,10 @@ export type Cluster = {
   ): Promise<readonly KubernetesObject[]>;
   /** Server-side apply, forced: the object is as given afterwards in every field that it names. */
   apply(object: KubernetesObject): Promise<void>;
+  /** Creates an object that must not be there yet, and returns it as admission made it; a dry run keeps nothing of it. */
+  create(object: KubernetesObject, options: { readonly isDryRun: boolean }): Promise<KubernetesObject>;
+  /** Merge patch (RFC 7396): fields named are set, those that are `null` removed, lists replaced. Returns the object. */
+  patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject>;
   remove(object: KubernetesObject): Promise<void>;
   close(): void;
 };

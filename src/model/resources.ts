@@ -6,7 +6,7 @@ import type { BucketSpec } from './spec.ts';
 export type ResourceId = string;
 
 /** Owner of a row on the screen: a component, or the ground that all stand on. */
-export type Owner = Component | 'network' | 'objects' | 'kubeconfig';
+export type Owner = Component | 'mounts' | 'network' | 'objects' | 'kubeconfig';
 
 type ResourceBase = { readonly id: ResourceId; readonly owner: Owner; readonly dependsOn: readonly ResourceId[] };
 
@@ -51,6 +51,8 @@ export type ContainerSpec = {
   readonly address: string;
   readonly ports: readonly PublishedPort[];
   readonly volumes: readonly { readonly volumeName: string; readonly path: string }[];
+  /** Folders of the host, which must be there. */
+  readonly binds: readonly { readonly source: string; readonly path: string }[];
   readonly tmpfs: readonly string[];
   readonly hasReadOnlyRoot: boolean;
   readonly privileges: Privileges;
@@ -70,7 +72,7 @@ export type Probe = { readonly timeoutMs: number } & (
 
 export type ContainerResource = ResourceBase & {
   readonly kind: 'container';
-  readonly owner: Component;
+  readonly owner: Component | 'mounts';
   readonly container: ContainerSpec;
   readonly files: readonly ContainerFile[];
   readonly probes: readonly Probe[];
@@ -88,6 +90,11 @@ export type KubernetesObject = {
     readonly ownerReferences?: readonly unknown[];
   };
   readonly [field: string]: unknown;
+};
+
+/** Enough of an object to find it. */
+export type ObjectRef = Pick<KubernetesObject, 'apiVersion' | 'kind'> & {
+  readonly metadata: Pick<KubernetesObject['metadata'], 'name' | 'namespace'>;
 };
 
 export type ObjectResource = ResourceBase & { readonly kind: 'object'; readonly object: KubernetesObject };

@@ -102,6 +102,7 @@ async function createReader(
       address: '',
       ports: [],
       volumes: [{ volumeName: reader.volumeName, path: dirname(IDENTITY_PATH) }],
+      binds: [],
       tmpfs: [],
       hasReadOnlyRoot: true,
       privileges: { level: 'none', capabilities: [] },

@@ -45,6 +45,28 @@ export function describeCluster(name: string, connect: () => Promise<Cluster>): 
       expect(object).toMatchObject({ data: { color: 'green' } });
     });
 
+    it('keeps nothing of what is created in a dry run, and refuses to create what is there', async () => {
+      const fresh = { ...settings({ color: 'red' }), metadata: { name: 'fresh', namespace: 'default', labels } };
+      const namesOf = async (): Promise<readonly string[]> =>
+        (await cluster.list(kind, { labelSelector, namespace: 'default' })).map(({ metadata }) => metadata.name);
+      expect(await cluster.create(fresh, { isDryRun: true })).toMatchObject(fresh);
+      expect(await namesOf()).not.toContain('fresh');
+      expect(await cluster.create(fresh, { isDryRun: false })).toMatchObject(fresh);
+      expect(await namesOf()).toContain('fresh');
+      await expect(cluster.create(fresh, { isDryRun: false })).rejects.toMatchObject({ code: 'CONFLICT' });
+      await cluster.remove(fresh);
+    });
+
+    it('patches what is named and leaves the rest', async () => {
+      await cluster.apply(settings({ color: 'green', size: 'big' }));
+      const patched = await cluster.patch(settings({}), { data: { color: null, shape: 'round' } });
+      expect(patched).toMatchObject({ metadata: { name: 'contract', labels } });
+      const [object] = await cluster.list(kind, { labelSelector, namespace: 'default' });
+      expect(object?.['data']).toEqual({ size: 'big', shape: 'round' });
+      const missing = { ...kind, metadata: { name: 'missing', namespace: 'default' } };
+      await expect(cluster.patch(missing, { data: {} })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    });
+
     it('lists nothing of a kind that is not served', async () => {
       expect(await cluster.list({ apiVersion: 'sandbar.test/v1', kind: 'Nothing' }, {})).toEqual([]);
     });

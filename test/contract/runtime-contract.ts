@@ -35,6 +35,7 @@ export function describeRuntime(
       address: `${subnet}.5`,
       ports: [{ hostPort: port, containerPort: 80 }],
       volumes: [{ volumeName: `${prefix}-data`, path: '/data' }],
+      binds: [],
       tmpfs: ['/run'],
       hasReadOnlyRoot: true,
       privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE'] },
@@ -170,6 +171,24 @@ export function describeRuntime(
       expect(refusal).toMatchObject({ code: 'PORT_IN_USE' });
       expect((refusal as Error).message).toContain(String(port));
       await runtime.removeContainer(second.name);
+    });
+
+    it('says which folder of the host is missing', async () => {
+      const binds = [{ source: '/none/sandbar/of this', path: '/source' }];
+      const bound = { ...spec, name: `${prefix}-bound`, networkName: 'none', address: '', ports: [], binds };
+      await expect(runtime.createContainer(bound, [], labels)).rejects.toMatchObject({
+        code: 'NOT_FOUND',
+        message: expect.stringContaining('/none/sandbar/of this') as string,
+      });
+      await runtime.removeContainer(bound.name);
+    });
+
+    it('runs a container without a network that sees a folder of the host', async () => {
+      const alone = { ...spec, name: `${prefix}-alone`, networkName: 'none', address: '', ports: [], volumes: [] };
+      await runtime.createContainer({ ...alone, binds: [{ source: '/etc', path: '/source' }] }, [], labels);
+      await runtime.startContainer(alone.name);
+      expect(await runtime.inspectState(alone.name)).toMatchObject({ state: 'running' });
+      await runtime.removeContainer(alone.name);
     });
 
     it('reads the log, from the end where it is asked so', async () => {

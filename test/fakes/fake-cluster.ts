@@ -1,5 +1,6 @@
+import { SandbarError } from '../../src/model/errors.ts';
 import type { Cluster } from '../../src/model/ports.ts';
-import type { KubernetesObject } from '../../src/model/resources.ts';
+import type { KubernetesObject, ObjectRef } from '../../src/model/resources.ts';
 
 /** An API server in memory: objects by kind, namespace and name; paths that answer as they are told. */
 export class FakeCluster implements Cluster {
@@ -8,6 +9,8 @@ export class FakeCluster implements Cluster {
   readonly answers = new Map<string, { readonly status: number; readonly body: string }>([
     ['/readyz', { status: 200, body: 'ok' }],
   ]);
+  /** What admission makes of an object that is created. */
+  admit: (object: KubernetesObject) => KubernetesObject = (object) => object;
   isDown = false;
   isClosed = false;
 
@@ -37,6 +40,25 @@ export class FakeCluster implements Cluster {
     return Promise.resolve();
   }
 
+  create(object: KubernetesObject, { isDryRun }: { readonly isDryRun: boolean }): Promise<KubernetesObject> {
+    if (this.objects.has(keyOf(object))) {
+      return Promise.reject(new SandbarError('CONFLICT', `${object.kind} ${object.metadata.name} already exists`));
+    }
+    const admitted = this.admit(object);
+    if (!isDryRun) this.objects.set(keyOf(object), admitted);
+    return Promise.resolve(admitted);
+  }
+
+  patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject> {
+    const present = this.objects.get(keyOf(object));
+    if (present === undefined) {
+      return Promise.reject(new SandbarError('NOT_FOUND', `${object.kind} ${object.metadata.name} not found`));
+    }
+    const patched = mergePatch(present, patch) as KubernetesObject;
+    this.objects.set(keyOf(object), patched);
+    return Promise.resolve(patched);
+  }
+
   remove(object: KubernetesObject): Promise<void> {
     this.objects.delete(keyOf(object));
     return Promise.resolve();
@@ -47,8 +69,21 @@ export class FakeCluster implements Cluster {
   }
 }
 
-function keyOf({ apiVersion, kind, metadata }: KubernetesObject): string {
+function keyOf({ apiVersion, kind, metadata }: ObjectRef): string {
   return [apiVersion, kind, metadata.namespace ?? '', metadata.name].join(' ');
+}
+
+/** RFC 7396. */
+function mergePatch(present: unknown, patch: unknown): unknown {
+  if (!isFields(patch)) return patch;
+  const fields = isFields(present) ? present : {};
+  const merged = Object.entries(patch).map(([key, value]) => [key, mergePatch(fields[key], value)] as const);
+  const kept = Object.entries({ ...fields, ...Object.fromEntries(merged) }).filter(([, value]) => value !== null);
+  return Object.fromEntries(kept);
+}
+
+function isFields(value: unknown): value is Readonly<Record<string, unknown>> {
+  return value !== null && typeof value === 'object' && !Array.isArray(value);
 }
 
 /** `key`, `key=value` and `key in (a,b)`, comma-separated outside of parentheses. */

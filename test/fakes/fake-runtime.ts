@@ -53,6 +53,8 @@ export class FakeRuntime implements Runtime {
   readonly images = new Map<string, FakeImage>();
   /** Ports that other processes of the host listen on. */
   readonly foreignPorts = new Set<number>();
+  /** Folders of the host that are not there; every other one is. */
+  readonly missingFolders = new Set<string>(['/none/sandbar/of this']);
   readonly programs = new Map<string, FakeProgram>(Object.entries(PROGRAMS));
   /** What was changed, in order: `start sandbar-dev-dns`. */
   readonly calls: string[] = [];
@@ -155,6 +157,7 @@ export class FakeRuntime implements Runtime {
     this.#image(spec.imageRef);
     const present = this.containers.get(spec.name);
     if (present !== undefined) requireOurs(`container ${spec.name}`, present.labels, labels);
+    this.#requireFolders(spec);
     const container: FakeContainer = {
       id: this.#nextId(),
       spec,
@@ -175,7 +178,8 @@ export class FakeRuntime implements Runtime {
     const container = this.#container(ref);
     if (container.state === 'running') return;
     const { ports, networkName } = container.spec;
-    if (!this.networks.has(networkName)) throw missing(`network ${networkName}`);
+    if (networkName !== 'none' && !this.networks.has(networkName)) throw missing(`network ${networkName}`);
+    this.#requireFolders(container.spec);
     const taken = ports.find(({ hostPort }) => this.foreignPorts.has(hostPort) || this.#isPublished(hostPort));
     if (taken !== undefined) throw new SandbarError('PORT_IN_USE', `port ${String(taken.hostPort)} is in use`);
     container.state = 'running';
@@ -261,6 +265,11 @@ export class FakeRuntime implements Runtime {
       { path: 'manifest.json', mode: 0o644, content: formatManifest([manifest]) },
     ];
     return Promise.resolve(Readable.from([createTar(files)], { objectMode: false }));
+  }
+
+  #requireFolders({ binds }: ContainerSpec): void {
+    const gone = binds.find(({ source }) => this.missingFolders.has(source));
+    if (gone !== undefined) throw new SandbarError('NOT_FOUND', `the engine finds no ${gone.source} to mount`);
   }
 
   #image(imageRef: string): FakeImage {

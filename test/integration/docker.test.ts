@@ -21,6 +21,7 @@ describe.skipIf(isDockerMissing)('DockerRuntime', () => {
     address: '10.213.92.5',
     ports: [],
     volumes: [],
+    binds: [],
     tmpfs: [],
     hasReadOnlyRoot: false,
     privileges: { level: 'node' as const },

@@ -13,6 +13,7 @@ const SPEC: ContainerSpec = {
     { hostPort: 8081, containerPort: 80 },
   ],
   volumes: [{ volumeName: 'data', path: '/data' }],
+  binds: [],
   tmpfs: ['/run'],
   hasReadOnlyRoot: true,
   privileges: { level: 'none', capabilities: ['NET_BIND_SERVICE'] },
@@ -50,6 +51,17 @@ describe('formatContainer', () => {
       SecurityOpt: ['no-new-privileges'],
       ReadonlyRootfs: true,
     });
+  });
+
+  it('binds folders of the host as they are: none is made, relabelled, or seen by other containers', () => {
+    const { HostConfig: hostConfig } = format({ binds: [{ source: '/home/ada/a b:c,d', path: '/source' }] }).options;
+    expect(hostConfig?.Mounts?.find(({ Type }) => Type === 'bind')).toEqual({
+      Type: 'bind',
+      Source: '/home/ada/a b:c,d',
+      Target: '/source',
+      BindOptions: { Propagation: 'rprivate' },
+    });
+    expect(hostConfig?.SecurityOpt).toEqual(['no-new-privileges', 'label=disable']);
   });
 
   it('gives a node everything, or what there is', () => {

@@ -125,6 +125,15 @@ describe('translateEngineError', () => {
       json: { message },
     });
 
+  it('names the folder that is missing, and the command that makes it', () => {
+    const message = 'invalid mount config for type "bind": bind source path does not exist: /home/ada/my app';
+    expect(translateEngineError(refusal(400, message), 'create container x')).toMatchObject({
+      code: 'NOT_FOUND',
+      message: 'the engine finds no /home/ada/my app to mount: could not create container x',
+      hint: expect.stringContaining("mkdir -p '/home/ada/my app'") as string,
+    });
+  });
+
   it.each([
     [500, 'Bind for 127.0.0.1:8080 failed: port is already allocated', 'PORT_IN_USE', '8080'],
     [500, 'listen tcp4 127.0.0.1:443: bind: address already in use', 'PORT_IN_USE', '443'],

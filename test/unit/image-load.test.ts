@@ -73,6 +73,7 @@ describe('loadImages', () => {
       address: '10.0.0.3',
       ports: [],
       volumes: [],
+      binds: [],
       tmpfs: [],
       hasReadOnlyRoot: false,
       privileges: { level: 'node' as const },
