@@ -1,9 +1,10 @@
-/** The gallery of docs/examples: what it accepts as a picture, and how it keeps captions. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+/** The gallery of docs/examples: what it accepts as a picture, how it keeps captions, how it follows edits. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 type Entry = { readonly text: string; readonly likes: number };
 type Store = {
@@ -36,6 +37,11 @@ const load = (path: string): Promise<unknown> => import(new URL(path, gallery).h
 const pictures = (await load('web/src/pictures.js')) as Pictures;
 const { fillIn } = (await load('web/src/page.js')) as {
   readonly fillIn: (template: string, values: Readonly<Record<string, string>>) => string;
+};
+const { collectNames } = (await load('web/src/live-reload.js')) as {
+  readonly collectNames: (
+    callback: (names: readonly string[]) => void,
+  ) => (event: 'change' | 'rename', name: string | null) => void;
 };
 const { openStore, cleanCaption } = (await load('captions/src/store.js')) as {
   readonly openStore: (path: string) => Promise<Store>;
@@ -166,5 +172,79 @@ describe('captions', () => {
     await openStore(path);
     await writeFile(path, '{"a.png":');
     await expect(openStore(path)).rejects.toThrow('is not JSON: move it away');
+  });
+});
+
+describe('edits of the front end', () => {
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it('are told once for all files of a save, without those that an editor makes for itself', () => {
+    vi.useFakeTimers();
+    const told: (readonly string[])[] = [];
+    const note = collectNames((names) => told.push(names));
+    for (const name of ['4913', 'style.css~', '.style.css.swp', 'style.css', 'style.css', 'app.js', null]) {
+      note('change', name);
+    }
+    expect(told).toEqual([]);
+    vi.advanceTimersByTime(20);
+    note('rename', '.style.css.swp');
+    vi.advanceTimersByTime(20);
+    note('change', 'index.html');
+    vi.advanceTimersByTime(20);
+    expect(told).toEqual([['style.css', 'app.js'], ['index.html']]);
+  });
+});
+
+describe('edits of the server', () => {
+  let directory: string;
+  let watching: ChildProcess;
+  let output = '';
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'gallery-test-'));
+    await writeFile(join(directory, 'package.json'), '{ "type": "module" }');
+    await copyFile(new URL('web/src/watch.js', gallery), join(directory, 'watch.js'));
+  });
+  afterEach(async () => {
+    watching.kill('SIGKILL');
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const edit = (text: string): Promise<void> => writeFile(join(directory, 'server.js'), text);
+  const serverThatSays = (text: string): string => `
+    import { createServer } from 'node:http';
+    const server = createServer((request, response) => response.end('${text}'));
+    process.once('SIGTERM', () => process.exit(0));
+    process.on('message', ({ problem }) => console.log(problem));
+    server.listen(0, '127.0.0.1', () => console.log(\`${text} http://127.0.0.1:\${server.address().port}/\`));
+  `;
+  const printed = (pattern: RegExp): Promise<RegExpExecArray> =>
+    vi.waitFor(
+      () => {
+        const match = pattern.exec(output);
+        if (match === null) throw new Error(`not printed: ${String(pattern)} in ${output}`);
+        return match;
+      },
+      { timeout: 4_000, interval: 10 },
+    );
+
+  it('start the next one, and leave the last one where the next does not start', async () => {
+    await edit(serverThatSays('first'));
+    watching = spawn(process.execPath, [join(directory, 'watch.js')], { stdio: ['ignore', 'pipe', 'pipe'] });
+    output = '';
+    for (const stream of [watching.stdout, watching.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    }
+    const [, url = ''] = await printed(/first (\S+)/);
+    expect(await (await fetch(url)).text()).toBe('first');
+    await edit('this is no program');
+    await printed(/The edited server does not start/);
+    expect(await (await fetch(url)).text()).toBe('first');
+    await edit(serverThatSays('second'));
+    const [, nextUrl = ''] = await printed(/second (\S+)/);
+    expect(await (await fetch(nextUrl)).text()).toBe('second');
+    watching.kill('SIGTERM');
+    expect(await new Promise((resolve) => watching.on('exit', resolve))).toBe(0);
   });
 });

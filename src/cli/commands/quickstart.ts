@@ -66,13 +66,15 @@ The gallery runs on your cluster: ${running.url}
 
   kubectl context  ${contextName(clusterName)}
   object store     ${running.objectStoreEndpoint}  (S3; console at ${running.objectStoreConsole})
-  its source       ${gallery.path}
+  its source       ${gallery.path}/web/src, mounted live
 
-Three things to try:
-  1. open ${running.url} and add a picture; look for it in the bucket "pictures" of the console
-     (keys: sandbar${nameFlag} env)
-  2. sandbar${nameFlag} kubectl edit configmap gallery      another title or hue, there within a minute
-  3. sandbar${nameFlag} kubectl delete pod -l app=web       new pods in a second or two, nothing is lost
+Things to try, with ${running.url} open in a browser:
+  1. edit ${gallery.path}/web/src/public/index.html: change the word
+     "Pictures", save, and the open page has it, nothing built and nothing restarted; style.css beside it
+     works alike, and after an edit of web/src/server.js the server runs anew by itself
+  2. add a picture; look for it in the bucket "pictures" of the console (keys: sandbar${nameFlag} env)
+  3. sandbar${nameFlag} kubectl edit configmap gallery      another title or hue, there within a minute
+  4. sandbar${nameFlag} kubectl delete pod -l app=web       new pods in a second or two, nothing is lost
 
 The command "sandbar" comes with npm link; sandbar${nameFlag} down stops it all, with --volumes for good.`.trim();
 }

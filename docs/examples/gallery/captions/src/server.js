@@ -7,8 +7,11 @@ import { openStore } from './store.js';
 const { PORT = '8081', DATA_DIR = './data', POD_NAME = hostname(), CLAIM = '' } = process.env;
 const MAX_BODY_BYTES = 8 * 1024;
 
+/** Who wants to know when this server ends: `web` does while its source is being worked on. */
+const followers = new Set();
 const store = await openStore(join(DATA_DIR, 'captions.json'));
 const server = createServer(async (request, response) => {
+  if (request.url === '/events') return follow(response);
   try {
     const { status = 200, body } = await answer(request);
     send(response, status, body);
@@ -41,6 +44,13 @@ async function answer(request) {
     return { status: 204 };
   }
   throw refusal(405, `${request.method} is not for ${pathname}`);
+}
+
+/** An answer that lasts as long as this server. */
+function follow(response) {
+  response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' }).flushHeaders();
+  followers.add(response);
+  response.once('close', () => followers.delete(response));
 }
 
 async function readJson(request) {
@@ -78,6 +88,7 @@ function send(response, status, body) {
 
 for (const signal of ['SIGTERM', 'SIGINT']) {
   process.once(signal, () => {
+    for (const follower of followers) follower.end();
     server.close(() => process.exit(0));
     server.closeIdleConnections();
     setTimeout(() => process.exit(0), 5_000).unref();

@@ -1,29 +1,39 @@
-/** Tells open pages that a file of the front end has changed, so that an edit is seen without a click. */
-import { watch } from 'node:fs';
+/** Tells open pages what has changed in the source, so that an edit is seen without a click. */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, watch } from 'node:fs';
+import { get } from 'node:http';
+import { join } from 'node:path';
 import { PUBLIC_DIR } from './page.js';
 
 const HEARTBEAT_MS = 25_000;
 // An editor's save is several events; a page that loads between them would see half of it.
 const QUIET_MS = 10;
+const RETRY_MS = 100;
+const RETRY_LATER_MS = 5_000;
 
-/** @param {{ isEnabled: boolean }} options */
-export function watchFrontEnd({ isEnabled }) {
+/** @param {{ isEnabled: boolean, captionsUrl: string }} options */
+export function watchSource({ isEnabled, captionsUrl }) {
   const pages = new Set();
-  const tell = (text) => pages.forEach((page) => page.write(text));
+  const tell = (event, content) => pages.forEach((page) => page.write(formatEvent(event, content)));
+  const version = isEnabled ? versionOf(import.meta.dirname) : '';
   if (isEnabled) {
     watch(
       PUBLIC_DIR,
-      collect((names) => tell(`event: edit\ndata: ${JSON.stringify(names)}\n\n`)),
+      collectNames((names) => tell('edit', names)),
     );
-    setInterval(() => tell(': still here\n\n'), HEARTBEAT_MS).unref();
+    followCaptions(captionsUrl, () => tell('captions', {}));
+    // What `watch.js` says of a server that was to replace this one.
+    process.on('message', ({ problem }) => tell('problem', problem));
+    setInterval(() => tell('alive', {}), HEARTBEAT_MS).unref();
   }
 
   return {
-    isEnabled,
+    /** Says which source this server was started from; the same in all pods that have the same. Empty when not enabled. */
+    version,
     subscribe(response) {
       if (!isEnabled) return response.writeHead(404).end();
       response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-      response.write('retry: 250\n\n');
+      response.write(`retry: 50\n\n${formatEvent('server', version)}`);
       pages.add(response);
       response.once('close', () => pages.delete(response));
     },
@@ -33,11 +43,27 @@ export function watchFrontEnd({ isEnabled }) {
   };
 }
 
-/** Calls once with the names of all files of a burst of events. */
-function collect(callback) {
+function formatEvent(event, content) {
+  return `event: ${event}\ndata: ${JSON.stringify(content)}\n\n`;
+}
+
+function versionOf(directory) {
+  const hash = createHash('sha256');
+  for (const name of readdirSync(directory).sort()) {
+    if (name.endsWith('.js')) hash.update(name).update(readFileSync(join(directory, name)));
+  }
+  return hash.digest('base64url').slice(0, 12);
+}
+
+/**
+ * Calls once with the names of all files of a burst of events, without those that editors make for themselves.
+ * @param {(names: readonly string[]) => void} callback
+ */
+export function collectNames(callback) {
   const names = new Set();
   let timer;
   return (event, name) => {
+    if (!/^[a-z0-9-]+\.(css|html|js|svg)$/.test(name ?? '')) return;
     names.add(name);
     clearTimeout(timer);
     timer = setTimeout(() => {
@@ -45,4 +71,22 @@ function collect(callback) {
       names.clear();
     }, QUIET_MS);
   };
+}
+
+/** Calls whenever the captions service was gone and is back: an edit has started it anew. */
+function followCaptions(baseUrl, onReturn) {
+  let wasThere = false;
+  const connect = () => {
+    const later = (ms) => setTimeout(connect, ms).unref();
+    const request = get(new URL('/events', baseUrl), (response) => {
+      const isThere = response.statusCode === 200;
+      if (isThere && wasThere) onReturn();
+      wasThere ||= isThere;
+      response.resume().once('close', () => later(isThere ? RETRY_MS : RETRY_LATER_MS));
+    });
+    // What breaks off later is not an error here: the response closes.
+    request.on('error', () => request.res === null && later(RETRY_MS));
+    request.on('socket', (socket) => socket.unref());
+  };
+  connect();
 }

@@ -17,14 +17,14 @@ const TYPES = {
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/** @param {{ hasLiveReload: boolean }} options */
-export async function sendPage(response, { hasLiveReload }) {
+/** @param {{ version: string }} options */
+export async function sendPage(response, { version }) {
   const [template, title, tagline] = await Promise.all([
     readFile(join(PUBLIC_DIR, 'index.html'), 'utf8'),
     readSetting('title', 'Gallery'),
     readSetting('tagline', 'Pictures, kept in your own cluster.'),
   ]);
-  const values = { title, tagline, liveReload: String(hasLiveReload) };
+  const values = { title, tagline, version };
   response.writeHead(200, {
     'content-type': 'text/html; charset=utf-8',
     'cache-control': 'no-store',

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { connectCaptions } from './captions.js';
 import { readBody, refusal, sendJson } from './http.js';
 import { openBucket } from './object-store.js';
-import { watchFrontEnd } from './live-reload.js';
+import { watchSource } from './live-reload.js';
 import { sendPage, sendPublicFile } from './page.js';
 import {
   MAX_PICTURE_BYTES,
@@ -25,15 +25,15 @@ const MAX_UPLOADS = 4;
 
 const bucket = openBucket(BUCKET);
 const captions = connectCaptions(CAPTIONS_URL);
-const frontEnd = watchFrontEnd({ isEnabled: process.env.LIVE_RELOAD === 'true' });
+const source = watchSource({ isEnabled: process.env.LIVE_RELOAD === 'true', captionsUrl: CAPTIONS_URL });
 let uploads = 0;
 let isReady = false;
 
 const routes = {
-  'GET /': (request, response) => sendPage(response, { hasLiveReload: frontEnd.isEnabled }),
+  'GET /': (request, response) => sendPage(response, { version: source.version }),
   'GET /healthz': (request, response) => sendJson(response, 200, { ok: true }),
   'GET /readyz': (request, response) => sendJson(response, isReady ? 200 : 503, { ok: isReady }),
-  'GET /events': (request, response) => frontEnd.subscribe(response),
+  'GET /events': (request, response) => source.subscribe(response),
   'GET /api/place': showPlace,
   'GET /api/pictures': listPictures,
   'POST /api/pictures': addPicture,
@@ -161,7 +161,7 @@ function fail(request, response, error) {
 for (const signal of ['SIGTERM', 'SIGINT']) {
   process.once(signal, () => {
     isReady = false;
-    frontEnd.close();
+    source.close();
     server.close(() => process.exit(0));
     server.closeIdleConnections();
     setTimeout(() => process.exit(0), 5_000).unref();

@@ -226,19 +226,24 @@ function ago(date) {
 }
 
 /** While the source is being worked on: a style is exchanged in place, anything else loads the page again. */
-function followEdits() {
-  let wasLost = false;
+function followEdits(version) {
   const events = new EventSource('/events');
-  events.addEventListener('edit', ({ data }) => {
-    const names = JSON.parse(data);
+  const on = (event, react) => events.addEventListener(event, ({ data }) => react(JSON.parse(data)));
+  on('edit', (names) => {
     if (names.every((name) => name.endsWith('.css'))) names.forEach(exchangeStyle);
     else location.reload();
   });
-  events.addEventListener('error', () => (wasLost = true));
-  // The server was started again, most likely with other code; a picture that waits to be added is not thrown away.
-  events.addEventListener('open', () => {
-    if (wasLost && chosen === undefined) location.reload();
-    wasLost = false;
+  // Started from other source than the one that made this page. A picture that waits to be added is not thrown away,
+  // and of two pods one may be a moment ahead: then a page that is hardly there waits for the other.
+  on('server', (current) => {
+    if (current === version || chosen !== undefined) return;
+    setTimeout(() => location.reload(), performance.now() < 1000 ? 250 : 0);
+  });
+  on('captions', () => Promise.all([refresh(), showPlace()]));
+  on('problem', (text) => say(find('notice'), text));
+  // A browser goes back by itself to a server that ended, but not to one that refused.
+  events.addEventListener('error', () => {
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => followEdits(version), 250);
   });
 }
 
@@ -272,5 +277,6 @@ document.addEventListener('drop', (event) => {
 });
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && refresh());
 
+const { version } = document.body.dataset;
+if (version !== '') followEdits(version);
 await Promise.all([refresh(), showPlace()]);
-if (document.body.dataset.liveReload === 'true') followEdits();
