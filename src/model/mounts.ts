@@ -73,6 +73,9 @@ export type MountRecord = {
 export const MOUNT_LABEL = 'sandbar.dev/mount';
 export const MOUNT_PLACE_LABEL = 'sandbar.dev/mount-in';
 
+/** Before the id in the name of a pod's volume. */
+export const VOLUME_PREFIX = 'sandbar-';
+
 /** Folder of the node below which every mount has a place named by its id. */
 export const NODE_MOUNTS_DIRECTORY = '/var/lib/sandbar/mounts';
 
@@ -93,6 +96,11 @@ export function mountComponentOf(root: string): string {
 /** Names a root: `shop-1f2e3d`. */
 export function rootIdOf(root: string): string {
   return `${slugOf(baseName(root))}-${hashOf(root).slice(0, 6)}`;
+}
+
+/** Name of the volume by which a pod has a mount. */
+export function volumeNameOf(id: string): string {
+  return `${VOLUME_PREFIX}${id}`;
 }
 
 /** Where a mount lies on the node, for a `hostPath` volume. */
