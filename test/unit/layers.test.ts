@@ -10,10 +10,11 @@ const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 /** Folder → folders that it may import, besides itself. */
 const LAYERS: Readonly<Record<string, readonly string[]>> = {
   model: [],
-  config: ['model'],
+  mounts: ['model'],
+  config: ['model', 'mounts'],
   components: ['model'],
   engine: ['model'],
-  operations: ['model', 'config', 'components', 'engine'],
+  operations: ['model', 'mounts', 'config', 'components', 'engine'],
   adapters: ['model'],
   cli: ['model', 'config', 'operations'],
 };
@@ -33,7 +34,7 @@ const PACKAGES: Readonly<Record<string, RegExp>> = {
   ora: /^cli\/view\//,
   'reflect-metadata': /^adapters\/pki/,
   tar: /^adapters\//,
-  yaml: /^(?:config\/document|model\/(?:manifests|kubeconfig)|components\/ingress)\.ts$/,
+  yaml: /^(?:config\/(?:document|save-mount)|model\/(?:manifests|kubeconfig)|components\/ingress)\.ts$/,
 };
 
 /** Modules of Node that only compute; every other one reaches outside of the program. */
