@@ -137,7 +137,7 @@ disabled_plugins = [
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
-        BinaryName = "crun"
+        BinaryName = "sandbar-runtime"
         SystemdCgroup = false
 `, containerdRoot, agent.ContainerdSocket, s.snapshotter, agent.PauseImage, !s.mayLowerOOMScore,
 		filepath.Dir(networkConfigPath))

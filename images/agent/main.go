@@ -28,7 +28,9 @@ func dispatch(arguments []string) error {
 		return becomeKubelet()
 	case arguments[0] == "resolve":
 		return resolve(config, arguments[1:])
+	case arguments[0] == "mounts":
+		return runMountCommand(arguments[1:])
 	default:
-		return fmt.Errorf("unknown command %q (known: resolve)", arguments[0])
+		return fmt.Errorf("unknown command %q (known: resolve, mounts)", arguments[0])
 	}
 }

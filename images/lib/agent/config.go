@@ -15,6 +15,8 @@ const (
 	VolumesDirectory = "/var/lib/sandbar/volumes"
 	// MountsDirectory holds the host folders that are attached while the agent runs.
 	MountsDirectory = "/var/lib/sandbar/mounts"
+	// KeptDirectory holds what containers write over the image's content where it is excluded from a mount.
+	KeptDirectory = "/var/lib/sandbar/kept"
 	// ResolverConfigPath is the resolv.conf of pods that ask for the node's name service (dnsPolicy: Default).
 	ResolverConfigPath = "/run/sandbar/resolv.conf"
 	// ProvisionerName is the `provisioner` of StorageClasses whose claims become directories below VolumesDirectory.

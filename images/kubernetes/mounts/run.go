@@ -1,0 +1,122 @@
+package mounts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	clientset "k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"sandbar.dev/lib/mounts"
+)
+
+const (
+	systemNamespace = "sandbar-system"
+	// On every ConfigMap that records a mount.
+	recordLabel = "sandbar.dev/mount"
+)
+
+// Run serves mount containers and commands, and follows the records, until ctx ends.
+func (s *Service) Run(ctx context.Context, client clientset.Interface) error {
+	control, err := listen(mounts.ControlSocket)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	go s.serveCommands(control)
+	givers, err := s.meet(mounts.MeetingDirectory)
+	if err != nil {
+		return err
+	}
+	defer givers.Close()
+	return s.follow(ctx, client)
+}
+
+func (s *Service) follow(ctx context.Context, client clientset.Interface) error {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+		informers.WithNamespace(systemNamespace),
+		informers.WithTweakListOptions(func(options *metav1.ListOptions) { options.LabelSelector = recordLabel }))
+	informer := factory.Core().V1().ConfigMaps().Informer()
+	set := func(object any) {
+		if r, isRecord := parseRecord(object.(*v1.ConfigMap)); isRecord {
+			s.node.do(func() { s.setRecord(r) })
+		}
+	}
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    set,
+		UpdateFunc: func(_, object any) { set(object) },
+		DeleteFunc: func(object any) {
+			if unknown, isUnknown := object.(cache.DeletedFinalStateUnknown); isUnknown {
+				object = unknown.Obj
+			}
+			if r, isRecord := parseRecord(object.(*v1.ConfigMap)); isRecord {
+				s.node.do(func() { s.removeRecord(r.id) })
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	factory.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+		return ctx.Err()
+	}
+	s.node.do(s.synced)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return listener, os.Chmod(path, 0o600)
+}
+
+func (s *Service) serveCommands(listener net.Listener) {
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer connection.Close()
+			var request mounts.Request
+			if json.NewDecoder(connection).Decode(&request) != nil {
+				return
+			}
+			response, err := s.answer(request)
+			if err != nil {
+				response.Error = err.Error()
+			}
+			// Whoever asked may have gone.
+			_ = json.NewEncoder(connection).Encode(response)
+		}()
+	}
+}
+
+func (s *Service) answer(request mounts.Request) (mounts.Response, error) {
+	switch request.Command {
+	case "list":
+		return mounts.Response{Mounts: s.List()}, nil
+	case "wait":
+		statuses, err := s.Wait(request.IDs, time.Duration(request.TimeoutMs)*time.Millisecond)
+		return mounts.Response{Mounts: statuses}, err
+	case "prepare":
+		return mounts.Response{}, s.Prepare(request.Bundle)
+	default:
+		return mounts.Response{}, fmt.Errorf("unknown command %q", request.Command)
+	}
+}
