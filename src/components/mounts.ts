@@ -93,8 +93,6 @@ export function mountAdmission(): readonly KubernetesObject[] {
           { name: 'containerPath', expression: `${CONTAINER_PATHS}[0]` },
           { name: 'container', expression: CONTAINER_AT_PATH },
           { name: 'volumeName', expression: `'${VOLUME_PREFIX}' + ${field('id')}` },
-          { name: 'volume', expression: VOLUME },
-          { name: 'volumeMount', expression: VOLUME_MOUNT },
         ],
         mutations: [
           // A list that is absent cannot be added to, and lists of an apply configuration keep what is at the same path.
@@ -167,7 +165,7 @@ const PUT_VOLUME = put({
   list: 'volumes',
   path: `'/spec/volumes'`,
   isSame: `item.name == variables.volumeName`,
-  value: 'variables.volume',
+  value: VOLUME,
 });
 
 /** Two mounts at one path are refused by the API server: ours takes the other's place. */
@@ -176,7 +174,7 @@ const PUT_VOLUME_MOUNT = put({
   list: 'volumeMounts',
   path: `variables.containerPath + '/volumeMounts'`,
   isSame: `(item.mountPath == ${field('target')} || item.mountPath == ${field('target')} + '/')`,
-  value: 'variables.volumeMount',
+  value: VOLUME_MOUNT,
 });
 
 /** A value of the record. */
@@ -211,12 +209,13 @@ function put({
 }): string {
   const items = `${parent}.?${list}.orValue([])`;
   const places = `${items}.transformList(i, item, ${isSame}, i)`;
-  return [
-    `(size(${items}) == 0 ? [JSONPatch{op: 'add', path: ${path}, value: []}] : [])`,
-    `(size(${places}) == 0`,
-    `  ? [JSONPatch{op: 'add', path: ${path} + '/-', value: ${value}}]`,
-    `  : [JSONPatch{op: 'replace', path: ${path} + '/' + string(${places}[0]), value: ${value}}])`,
-  ].join('\n+ ');
+  const add = (place: string, added: string): string =>
+    `[JSONPatch{op: 'add', path: ${path}${place}, value: ${added}}]`;
+  const replace = `[JSONPatch{op: 'replace', path: ${path} + '/' + string(${places}[0]), value: ${value}}]`;
+  return (
+    `(size(${items}) == 0 ? ${add('', '[]')} : []) +\n` +
+    `(size(${places}) == 0 ? ${add(` + '/-'`, value)} : ${replace})`
+  );
 }
 
 function recordReader(): readonly KubernetesObject[] {
