@@ -1,5 +1,9 @@
 import { execa } from 'execa';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, open } from 'node:fs/promises';
 import { constants } from 'node:os';
+import path from 'node:path';
 import { SandbarError } from '../model/errors.ts';
 
 /**
@@ -17,4 +21,23 @@ export async function runOnTerminal(
   throw new SandbarError('COMMAND_FAILED', `${file} could not be started: ${result.shortMessage ?? ''}`, {
     cause: result.cause,
   });
+}
+
+/** Starts another process of this program that outlives this one; what it says goes into a file. */
+export async function startDetached(file: string, args: readonly string[], logFile: string): Promise<void> {
+  await mkdir(path.dirname(logFile), { recursive: true });
+  const log = await open(logFile, 'a', 0o600);
+  try {
+    const started = spawn(process.execPath, [file, ...args], {
+      detached: true,
+      // A folder that it would hold could not be unmounted.
+      cwd: path.parse(file).root,
+      stdio: ['ignore', log.fd, log.fd],
+      windowsHide: true,
+    });
+    await once(started, 'spawn');
+    started.unref();
+  } finally {
+    await log.close();
+  }
 }

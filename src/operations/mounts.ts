@@ -1,0 +1,328 @@
+/** `mount` and `mounts`: folders and files of the host in the workloads of a running cluster. */
+import path from 'node:path';
+import { findNearest } from '../config/nearest.ts';
+import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
+import {
+  formatWorkload,
+  mountComponentOf,
+  nodePathOf,
+  recordObject,
+  type MountRecord,
+  type MountTarget,
+} from '../model/mounts.ts';
+import { containerName } from '../model/names.ts';
+import type { Cluster, Host, Ports } from '../model/ports.ts';
+import { shownEvents, type ShownEvents } from '../mounts/events.ts';
+import { planRecords } from '../mounts/records.ts';
+import { findSourceProblem, findTargetProblem } from '../mounts/refusals.ts';
+import { accessCluster, withCluster } from './access.ts';
+import { listPlaced, requireAgent, waitUntilPlaced, type PlacedMount } from './mount-agent.ts';
+import { settleEvents } from './mount-events.ts';
+import {
+  ensureMountContainer,
+  listPods,
+  listRecords,
+  needsRollout,
+  removeUnusedMountContainers,
+  waitForAdmission,
+} from './mount-records.ts';
+import { rollOut } from './mount-rollout.ts';
+import { getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
+import { isRelayRunning } from './relay.ts';
+
+export type MountRequest = {
+  readonly clusterName: string;
+  /** As it was written; relative to the working directory. */
+  readonly writtenSource: string;
+  readonly target: MountTarget;
+  readonly isReadOnly: boolean;
+  readonly excluded: readonly string[];
+  readonly allowsSensitive: boolean;
+  /** Folder of the `sandbar.yaml` in use. */
+  readonly projectDirectory: string | undefined;
+  readonly timeoutMs: number | undefined;
+  readonly signal: AbortSignal;
+};
+
+export type MountDependencies = {
+  readonly ports: Ports;
+  readonly emit: Emit;
+  /** Starts a relay of file events, in a process that outlives this one. */
+  readonly startRelay: (clusterName: string) => Promise<void>;
+  /** The image of the containers that hand folders over: present locally, or made so. */
+  readonly ensureImage: () => Promise<string>;
+};
+
+export type MountResult = {
+  readonly record: MountRecord;
+  /** `replaced`: what was mounted there before was another source, or mounted otherwise. */
+  readonly change: 'mounted' | 'replaced' | 'unchanged';
+  readonly rollout: Rollout;
+  readonly placed: PlacedMount | undefined;
+  /** Where it lies on the node, for a `hostPath` volume. */
+  readonly nodePath: string;
+};
+
+/** One line of `sandbar mounts`. */
+export type MountListing = {
+  readonly id: string;
+  readonly source: string;
+  /** Path in the container; on the node where no workload has it. */
+  readonly target: string;
+  readonly namespace: string | undefined;
+  readonly workload: string | undefined;
+  readonly container: string | undefined;
+  readonly state: PlacedMount['state'] | 'unknown';
+  readonly detail: string;
+  readonly events: ShownEvents;
+  readonly fileSystem: string;
+  readonly ownership: PlacedMount['ownership'];
+  readonly isReadOnly: boolean;
+  readonly excluded: readonly string[];
+  readonly parentId: string | undefined;
+  readonly origin: MountRecord['origin'];
+  readonly nodePath: string;
+};
+
+/** How long a folder may take from its container's start until the node has it. */
+const ATTACH_MS = 20_000;
+
+/** Attaches a source; safe to be interrupted anywhere and run again. What is mounted already stays as it is. */
+export async function mount(request: MountRequest, dependencies: MountDependencies): Promise<MountResult> {
+  const { clusterName, signal } = request;
+  const { ports, emit } = dependencies;
+  const source = await resolveSource(request, ports.host);
+  requireTarget(request.target);
+  const onWait = (holder: string): void => {
+    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
+  };
+  return ports.host.withLock(`cluster-${clusterName}`, { onWait, signal }, async () => {
+    const access = await accessCluster(ports.runtime, clusterName);
+    requireAgent(clusterName, access.containers);
+    return withCluster(access, ports, (cluster) => attach(request, source, cluster, dependencies));
+  });
+}
+
+/** Every mount of a cluster, as it is wanted and as it is. */
+export async function listMounts(
+  clusterName: string,
+  ports: Ports,
+  { namespace }: { readonly namespace: string | undefined },
+): Promise<readonly MountListing[]> {
+  const access = await accessCluster(ports.runtime, clusterName);
+  const [records, placed, isRunning] = await Promise.all([
+    withCluster(access, ports, listRecords),
+    // Without its agent a cluster has its mounts all the same; only their state is not known.
+    listPlaced(ports.runtime, clusterName).catch((error: unknown) => {
+      if (error instanceof SandbarError) return error.message;
+      throw error;
+    }),
+    isRelayRunning(ports.host, clusterName),
+  ]);
+  return records
+    .filter(({ target }) => namespace === undefined || namespaceOf(target) === namespace)
+    .map((record) => describeRecord(record, placed, { isRunning }));
+}
+
+type Source = { readonly path: string; readonly type: 'Directory' | 'File' };
+
+async function attach(
+  request: MountRequest,
+  source: Source,
+  cluster: Cluster,
+  dependencies: MountDependencies,
+): Promise<MountResult> {
+  const { clusterName, timeoutMs, signal, target } = request;
+  const { ports } = dependencies;
+  const [workload, existing] = await Promise.all([
+    target.kind === 'workload' ? checkWorkload(cluster, target) : undefined,
+    listRecords(cluster),
+  ]);
+  const planned = await planRecord(request, source, existing, ports.host);
+  const present = existing.find(({ id }) => id === planned.id);
+  const isSame = present !== undefined && isSameMount(present, planned);
+  const record = isSame ? present : planned;
+
+  const wasRunning = await isContainerRunning(record, clusterName, ports);
+  await startContainer(record, request, cluster, dependencies);
+  // Also one that is the same: it may have been on its way out.
+  await cluster.apply(recordObject(record));
+  await waitUntilPlaced(record, clusterName, ports.runtime, { timeoutMs: timeoutMs ?? ATTACH_MS, signal });
+  const settled = await settleEvents(record, { ...dependencies, cluster, clusterName, signal });
+  const isRemade = present !== undefined && String(present.excluded) !== String(record.excluded);
+  const rollout = await renew(workload, settled, { request, cluster, dependencies, isRemade });
+  if (!isSame) {
+    const records = [...existing.filter(({ id }) => id !== record.id), settled];
+    await removeUnusedMountContainers(records, { clusterName, runtime: ports.runtime });
+  }
+  const placed = (await listPlaced(ports.runtime, clusterName)).find(({ id }) => id === record.id);
+  const isUnchanged = isSame && wasRunning && rollout.kind !== 'rolled';
+  return {
+    record: settled,
+    change: isUnchanged ? 'unchanged' : present === undefined || isSame ? 'mounted' : 'replaced',
+    rollout,
+    placed,
+    nodePath: nodePathOf(record.id),
+  };
+}
+
+/** Pods that were made without the mount are renewed; one inside of another mount appears in them as they run. */
+async function renew(
+  workload: Workload | undefined,
+  record: MountRecord,
+  context: {
+    readonly request: MountRequest;
+    readonly cluster: Cluster;
+    readonly dependencies: MountDependencies;
+    /** Whether what is excluded has changed: that is decided when a container is made, and its pod does not tell. */
+    readonly isRemade: boolean;
+  },
+): Promise<Rollout> {
+  if (workload === undefined) return { kind: 'none' };
+  const { request, cluster, dependencies, isRemade } = context;
+  const { signal, timeoutMs } = request;
+  const { ports, emit } = dependencies;
+  return rollOut(workload, {
+    cluster,
+    ports,
+    emit,
+    timeoutMs,
+    signal,
+    isNeeded: async () =>
+      (await needsRollout(cluster, record, 'mounted')) ||
+      (isRemade && (await listPods(cluster, workload.ref)).length > 0),
+    prepare: () => waitForAdmission(cluster, record, { clock: ports.clock, signal }),
+  });
+}
+
+async function checkWorkload(
+  cluster: Cluster,
+  { workload: ref }: Extract<MountTarget, { kind: 'workload' }>,
+): Promise<Workload> {
+  const [workload] = await Promise.all([getWorkload(cluster, ref), requireHostPaths(cluster, ref.namespace)]);
+  return workload;
+}
+
+async function isContainerRunning(record: MountRecord, clusterName: string, { runtime }: Ports): Promise<boolean> {
+  const state = await runtime.inspectState(containerName(clusterName, mountComponentOf(record.root)));
+  return state?.state === 'running';
+}
+
+/** The engine may be on another machine, or share only some folders of this one. */
+async function startContainer(
+  { root }: MountRecord,
+  { clusterName, signal }: MountRequest,
+  cluster: Cluster,
+  { ports, ensureImage }: MountDependencies,
+): Promise<void> {
+  const imageRef = await ensureImage();
+  try {
+    await ensureMountContainer(root, { clusterName, imageRef, ports, cluster, signal });
+  } catch (error) {
+    if (!(error instanceof SandbarError) || error.code !== 'NOT_FOUND') throw error;
+    throw new SandbarError('DOCKER_FAILED', `${root} is on this machine, but the Docker engine does not see it`, {
+      details: [error.message],
+      hint:
+        ports.host.platform === 'linux'
+          ? 'use the engine of this machine: docker context use default; in Docker Desktop: Settings, Resources, File sharing'
+          : 'in Docker Desktop share it: Settings, Resources, File sharing; an engine on another machine has no mounts',
+      cause: error,
+    });
+  }
+}
+
+async function planRecord(
+  request: MountRequest,
+  source: Source,
+  existing: readonly MountRecord[],
+  host: Host,
+): Promise<MountRecord> {
+  const { writtenSource, target, isReadOnly, excluded, projectDirectory } = request;
+  const spec = { source: source.path, writtenSource, target, isReadOnly, excluded, createsSource: false };
+  const [record] = planRecords([spec], {
+    origin: 'command',
+    projectDirectory,
+    homeDirectory: (await host.resolvePath(host.homeDirectory)) ?? host.homeDirectory,
+    existing,
+    sourceTypeOf: () => source.type,
+  });
+  if (record === undefined) throw new TypeError('a mount without a record');
+  const present = existing.find(({ id }) => id === record.id);
+  // Pods that run have it where it is, so it does not move into a mount that came later.
+  return present !== undefined && present.parentId === undefined ? { ...record, parentId: undefined } : record;
+}
+
+async function resolveSource(request: MountRequest, host: Host): Promise<Source> {
+  const { writtenSource, allowsSensitive } = request;
+  const wanted = path.resolve(host.workingDirectory, writtenSource);
+  const [real, type] = await Promise.all([host.resolvePath(wanted), host.findFileType(wanted)]);
+  if (real === undefined) throw await missingSource(wanted, writtenSource, host);
+  const refusal = findSourceProblem(real, {
+    homeDirectory: (await host.resolvePath(host.homeDirectory)) ?? host.homeDirectory,
+    platform: host.platform,
+    allowsSensitive,
+    socketPath: /^unix:\/\/(.+)$/.exec(host.env['DOCKER_HOST'] ?? '')?.[1],
+  });
+  if (refusal !== undefined) throw new SandbarError('USAGE', refusal.message, { hint: refusal.hint });
+  if (type === undefined) {
+    throw new SandbarError('USAGE', `${writtenSource} is neither a folder nor a file`, {
+      hint: 'mount the folder that it lies in',
+    });
+  }
+  return { path: real, type };
+}
+
+async function missingSource(wanted: string, writtenSource: string, host: Host): Promise<SandbarError> {
+  const folder = path.dirname(wanted);
+  const siblings = ((await host.listDirectory(folder)) ?? []).map(({ name }) => name);
+  const nearest = findNearest(path.basename(wanted), siblings);
+  return new SandbarError('NOT_FOUND', `there is no ${writtenSource} (${wanted})`, {
+    hint: nearest === undefined ? `make it: mkdir -p ${wanted}` : `did you mean ${path.join(folder, nearest)}?`,
+  });
+}
+
+function requireTarget(target: MountTarget): void {
+  const refusal = target.kind === 'node' ? undefined : findTargetProblem(target.path);
+  if (refusal !== undefined) throw new SandbarError('USAGE', refusal.message, { hint: refusal.hint });
+}
+
+/** Whether a mount is already what is asked for; who asked for it, and how its events come, is not part of that. */
+function isSameMount(present: MountRecord, planned: MountRecord): boolean {
+  const comparable = (record: MountRecord): string => JSON.stringify(recordObject({ ...record, ...NEUTRAL }));
+  return comparable(present) === comparable(planned);
+}
+
+const NEUTRAL = { origin: 'command', events: undefined } as const;
+
+function describeRecord(
+  record: MountRecord,
+  placed: readonly PlacedMount[] | string,
+  relay: { readonly isRunning: boolean },
+): MountListing {
+  const { id, source, target, isReadOnly, excluded, parentId, origin } = record;
+  const found = typeof placed === 'string' ? undefined : placed.find((one) => one.id === id);
+  const workload = target.kind === 'workload' ? target.workload : undefined;
+  return {
+    id,
+    source,
+    target: target.kind === 'workload' ? target.path : nodePathOf(id),
+    namespace: workload?.namespace,
+    workload: workload && formatWorkload({ ...workload, namespace: 'default', container: undefined }),
+    container: workload?.container,
+    state: found?.state ?? (typeof placed === 'string' ? 'unknown' : 'waiting'),
+    detail: found?.detail ?? (typeof placed === 'string' ? placed : 'the agent does not know it yet'),
+    events: shownEvents(record.events, relay),
+    fileSystem: found?.fileSystem ?? '',
+    ownership: found?.ownership ?? '',
+    isReadOnly,
+    excluded,
+    parentId,
+    origin,
+    nodePath: nodePathOf(id),
+  };
+}
+
+function namespaceOf(target: MountTarget): string | undefined {
+  return target.kind === 'workload' ? target.workload.namespace : undefined;
+}
