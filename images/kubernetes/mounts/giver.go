@@ -21,6 +21,9 @@ type giver struct {
 
 // meet accepts mount containers until the listener is closed.
 func (s *Service) meet(directory string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(directory, mounts.SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

@@ -29,11 +29,15 @@ type bundle struct {
 // Prepare changes a container that is about to be created: live mounts appear as its user is to see them, and excluded
 // paths hold the image's own content.
 func (s *Service) Prepare(directory string) error {
+	return s.prepare(directory, filepath.Join(directory, "rootfs"))
+}
+
+func (s *Service) prepare(directory, rootfs string) error {
 	b, err := readBundle(filepath.Join(directory, "config.json"))
 	if err != nil {
 		return err
 	}
-	container := keptContainer{rootfs: filepath.Join(directory, "rootfs"), user: b.user, image: b.image}
+	container := keptContainer{rootfs: rootfs, user: b.user, image: b.image}
 	var added []map[string]any
 	for _, mount := range b.mounts {
 		source, _ := mount["source"].(string)

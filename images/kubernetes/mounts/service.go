@@ -226,11 +226,21 @@ func (s *Service) forget(id string) {
 }
 
 func (s *Service) closePlaces(id string) {
+	var made []string
 	for key, place := range s.places {
-		if key.id == id {
-			logError(place.close(), "remove the place", id)
-			delete(s.places, key)
+		if key.id != id {
+			continue
 		}
+		logError(place.close(), "unmount", id)
+		delete(s.places, key)
+		if place.isMade {
+			made = append(made, place.path)
+		}
+	}
+	// Several places may lie on one folder of the host's, which goes when nothing is mounted there any more. One with
+	// something in it stays: the user put that there.
+	for _, path := range made {
+		os.Remove(path)
 	}
 }
 

@@ -146,17 +146,11 @@ func (p *place) show(folder *folder, mapping *mapping, isReadOnly bool, before f
 	return nil
 }
 
-// close unmounts what is at the place and removes it.
+// close unmounts what is at the place.
 func (p *place) close() error {
 	p.forgetTop()
 	unix.Close(p.point)
-	if err := unmountAll(p.path); err != nil {
-		return err
-	}
-	if p.isMade {
-		os.Remove(p.path)
-	}
-	return nil
+	return unmountAll(p.path)
 }
 
 func (p *place) forgetTop() {
