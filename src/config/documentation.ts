@@ -1,6 +1,7 @@
 /** docs/configuration.md and the published schema, made from what the code itself uses. */
 import { ENVIRONMENT_VARIABLES } from './environment.ts';
 import { CONFIG_FLAGS } from './flags.ts';
+import { VOLUME_MODES } from './mount-syntax.ts';
 import { formatPath } from './problem.ts';
 import { CONFIG_SCHEMA, SCHEMA_FILE, type JsonSchema } from './schema.ts';
 
@@ -42,6 +43,7 @@ export function formatConfigurationGuide(): string {
     '## Keys',
     '',
     ...keySections(),
+    ...mountGuide(),
     '## Settings that are not yours to make',
     '',
     'Arguments and kubelet fields on which the cluster itself stands are refused with the reason: addresses and ports,',
@@ -113,10 +115,68 @@ const EXAMPLE = [
   'mirrors:',
   '  docker.io: [https://mirror.example:5000]',
   'manifests: [k8s/*.yaml]',
+  'mounts:',
+  '  deployment/web:',
+  '    - ${SOURCE:-./src}:/app/src:ro',
+  '    - { type: bind, source: ./data, target: /app/data, exclude: [cache] }',
 ];
 
 /** The example of the guide, which a test loads. */
 export const CONFIG_EXAMPLE = `${EXAMPLE.join('\n')}\n`;
+
+/** Keys of the long syntax, and modes of the short one. */
+function mountGuide(): readonly string[] {
+  const { properties } = CONFIG_SCHEMA.properties.mounts.additionalProperties.items;
+  const { bind, ...plain } = properties;
+  const keys: Readonly<Record<string, JsonSchema>> = plain;
+  return [
+    '## Mounts',
+    '',
+    'A key names a workload as kubectl does: `deployment/web`, `sts/db/main` for one of its containers, `shop/deploy/web`',
+    'in a namespace other than `default`. Its mounts are written as in a Compose file, and follow the workload however it',
+    'is applied, replaced or scaled.',
+    '',
+    '```yaml',
+    ...MOUNTS,
+    '```',
+    '',
+    'A relative source starts at the folder of the file, and must not leave it through a symbolic link; one that is missing',
+    'is made, as a folder. A source is bound as it is, whatever the path holds; the short syntax has no colons within',
+    'paths, the long one does. Volumes with a name are only in Compose: write `./data:/x` for a folder, or give the',
+    'workload a claim.',
+    '',
+    ...table(
+      ['mode of the short syntax', 'meaning'],
+      Object.entries(VOLUME_MODES).map(([mode, meaning]) => [`\`${mode}\``, meaning]),
+    ),
+    '',
+    'Several stand behind each other with commas. `shared`, `rshared`, `slave`, `rslave` and `nocopy` are refused.',
+    '',
+    ...propertyTable(Object.entries(keys), []),
+    ...propertyTable(Object.entries(bind.properties ?? {}), ['bind']),
+    'Refused as sources: the whole disk, system folders, sockets of engines, the home folder itself and what holds',
+    'credentials in it (`.ssh`, `.aws`, `.kube`, `.docker`, `.gnupg` and the like), since a file that came with a project',
+    'could name them; `sandbar mount --allow-sensitive` takes the latter. Refused as targets: what would hide a system path',
+    'of the container.',
+    '',
+  ];
+}
+
+const MOUNTS = [
+  'mounts:',
+  '  deployment/web:',
+  '    - ./src:/app/src',
+  '    - /app/src/node_modules # keeps what the image has there',
+  '  job/import:',
+  '    - type: bind',
+  "      source: '~/Data: 2026'",
+  '      target: /data',
+  '      read_only: true',
+  '      bind: { create_host_path: false }',
+];
+
+/** The guide's example of mounts, which a test loads. */
+export const MOUNTS_EXAMPLE = `${MOUNTS.join('\n')}\n`;
 
 type Property = readonly [key: string, schema: JsonSchema];
 

@@ -9,6 +9,7 @@ import type { ConfigDocument } from './document.ts';
 import { readVariable } from './environment.ts';
 import { readCaCertificates, readManifests } from './files.ts';
 import { overridesOf, type ConfigFlags, type Override } from './flags.ts';
+import { readMounts } from './mounts.ts';
 import type { Path, Problem } from './problem.ts';
 import { proxySettings } from './proxy.ts';
 import { checkRules } from './rules.ts';
@@ -17,7 +18,15 @@ import { DEFAULTS, type WrittenConfig } from './schema.ts';
 /** What the configuration is read from. */
 export type ConfigHost = Pick<
   Host,
-  'env' | 'homeDirectory' | 'workingDirectory' | 'readFile' | 'hasFile' | 'listDirectory'
+  | 'env'
+  | 'platform'
+  | 'homeDirectory'
+  | 'workingDirectory'
+  | 'readFile'
+  | 'hasFile'
+  | 'listDirectory'
+  | 'findFileType'
+  | 'resolvePath'
 >;
 
 export type LoadedConfig = {
@@ -48,27 +57,34 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   const directory = file === undefined ? host.workingDirectory : path.dirname(file);
   const certificates = await readCaCertificates(config, directory, host);
   const manifests = await readManifests(config, directory, { host, displayPath });
+  const mounts = await readMounts(config, directory, host);
   const fromEnvironment = await findEnvironmentCertificates(host);
   const network = networkOf(config);
   const { proxy, diagnostics: proxyDiagnostics } = proxySettings(host.env, network);
 
-  const problems = [...structural, ...checkRules(config), ...certificates.problems, ...manifests.problems];
+  const inFiles = [...certificates.problems, ...manifests.problems, ...mounts.problems];
+  const problems = [...structural, ...checkRules(config), ...inFiles];
   const inDocument = document?.diagnostics ?? [];
+  const places = { document, file: file && displayPath(file), origins: written.origins };
   const located = problems
-    .map((problem) => locate(problem, { document, file: file && displayPath(file), origins: written.origins }))
+    .map((problem) => locate(problem, places))
     // Where a variable could not be replaced, the value that came out of it says nothing.
     .filter((found) => !inDocument.some((earlier) => isSamePlace(earlier, found)));
   const diagnostics = sortDiagnostics([...inDocument, ...located, ...manifests.diagnostics, ...proxyDiagnostics]);
-  const warnings = [...(document?.warnings ?? []), ...fromEnvironment.warnings];
+  const warnings = [
+    ...(document?.warnings ?? []),
+    ...mounts.warnings.map((warning) => locate(warning, places)),
+    ...fromEnvironment.warnings,
+  ];
   if (diagnostics.length > 0) return { kind: 'invalid', file, warnings, diagnostics };
   const spec: ClusterSpec = {
     ...settingsOf(config),
     network,
     caCertificates: withoutRepeats([...certificates.files, ...fromEnvironment.files]),
     manifests: manifests.files,
-    mounts: [],
+    mounts: mounts.mounts,
     proxy,
-    projectDirectory: undefined,
+    projectDirectory: file === undefined ? undefined : ((await host.resolvePath(directory)) ?? directory),
   };
   return { kind: 'valid', file, warnings, spec };
 }

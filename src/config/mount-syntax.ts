@@ -133,7 +133,7 @@ function explainWithoutColon(text: string, context: { readonly namespace: string
 }
 
 /** An absolute path of a container, without what does not change where it leads. */
-function parsePath(text: string): { readonly path: string } | SyntaxProblem {
+export function parsePath(text: string): { readonly path: string } | SyntaxProblem {
   if (!text.startsWith('/')) {
     const suggestion = /^[A-Za-z]:/.test(text)
       ? 'containers have no drives'
@@ -177,7 +177,7 @@ export function parseVolume(text: string): { readonly volume: Volume } | SyntaxP
   }
   const [source = '', writtenTarget, modes, ...rest] = sections;
   if (writtenTarget === undefined) return parseAnonymous(source);
-  if (rest.length > 0 || modes?.startsWith('/') === true) {
+  if (rest.length > 0 || modes?.startsWith('/') === true || /^[A-Za-z]:\//.test(writtenTarget)) {
     return {
       problem: `"${text}" has too many colons: the short syntax cannot say that one belongs to a path`,
       suggestion: 'use the long syntax: { type: bind, source: …, target: … }',
@@ -258,9 +258,12 @@ function parseModes(text: string | undefined): { readonly isReadOnly: boolean } 
   return { isReadOnly: modes.includes('ro') };
 }
 
-/** Why a mode, or a value of `bind.propagation`, cannot be had; undefined when it can. */
-export function findModeProblem(mode: string): SyntaxProblem | undefined {
-  const known = Object.keys(VOLUME_MODES);
+/** Modes that have keys of their own in the long syntax. */
+const MODES_OF_KEYS = { propagation: ['rprivate', 'private'], selinux: ['z', 'Z'] } as const;
+
+/** Why a mode, or the value of a key below `bind`, cannot be had; undefined when it can. */
+export function findModeProblem(mode: string, key?: keyof typeof MODES_OF_KEYS): SyntaxProblem | undefined {
+  const known: readonly string[] = key === undefined ? Object.keys(VOLUME_MODES) : MODES_OF_KEYS[key];
   if (known.includes(mode)) return undefined;
   const reason = Object.hasOwn(REFUSED_MODES, mode) ? REFUSED_MODES[mode] : undefined;
   if (reason !== undefined) return { problem: `mode ${mode} cannot be had: ${reason}`, suggestion: 'leave it out' };

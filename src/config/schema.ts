@@ -49,9 +49,24 @@ export type WrittenConfig = {
   readonly caCertificates?: readonly (string | undefined)[];
   readonly mirrors?: Readonly<Record<string, readonly (string | undefined)[]>>;
   readonly manifests?: readonly (string | undefined)[];
+  readonly mounts?: Readonly<Record<string, readonly (string | WrittenMount | undefined)[]>>;
 };
 
 type WrittenArguments = Readonly<Record<string, string>>;
+/** The long syntax of Compose, and `exclude`. `type` and `target` are absent only where the structure refused them. */
+export type WrittenMount = {
+  readonly type?: string;
+  readonly source?: string;
+  readonly target?: string;
+  readonly read_only?: boolean;
+  readonly consistency?: string;
+  readonly bind?: {
+    readonly create_host_path?: boolean;
+    readonly propagation?: string;
+    readonly selinux?: string;
+  };
+  readonly exclude?: readonly (string | undefined)[];
+};
 type WrittenBucket = string | { readonly name: string; readonly versioning?: boolean };
 
 /** Where the schema is published; editors take it from the first line of the file. */
@@ -157,6 +172,49 @@ export const CONFIG_SCHEMA = {
       type: 'array',
       items: { type: 'string' },
       examples: [['k8s/*.yaml']],
+    },
+    mounts: {
+      description:
+        'Folders and files of this machine that workloads have live: `[NAMESPACE/]KIND/NAME[/CONTAINER]` → list of mounts, as Compose writes them.',
+      type: 'object',
+      additionalProperties: {
+        type: 'array',
+        items: {
+          type: ['string', 'object'],
+          additionalProperties: false,
+          required: ['type', 'target'],
+          properties: {
+            type: {
+              description: '`bind`; `volume` without a source: the path keeps the content of the image.',
+              type: 'string',
+            },
+            source: {
+              description: 'Folder or file of this machine, relative to this file; `~` is the home folder.',
+              type: 'string',
+            },
+            target: { description: 'Absolute path in the container.', type: 'string' },
+            read_only: { description: 'Whether the container may only read.', type: 'boolean', default: false },
+            exclude: {
+              description:
+                'Paths below the target that keep the content of the image, as an anonymous volume does. Not known to Compose.',
+              type: 'array',
+              items: { type: 'string' },
+              examples: [['node_modules']],
+            },
+            bind: section('How it is bound.', {
+              create_host_path: {
+                description: 'Whether a source that is missing is made, as a folder.',
+                type: 'boolean',
+                default: true,
+              },
+              propagation: { description: '`rprivate` or `private`, which it always is.', type: 'string' },
+              selinux: { description: '`z` or `Z`: no effect.', type: 'string' },
+            }),
+            consistency: { description: 'No effect: mounts are always consistent.', type: 'string' },
+          },
+        },
+      },
+      examples: [{ 'deployment/web': ['./src:/app/src:ro', '/app/src/node_modules'] }],
     },
   },
 } as const satisfies JsonSchema;

@@ -98,9 +98,13 @@ function withoutValueAt(value: unknown, path: Path): unknown {
     return value.map((item: unknown, index) => (index === key ? withoutValueAt(item, rest) : item));
   }
   if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return value;
-  const { [key]: inner, ...others } = value as Readonly<Record<string, unknown>>;
-  const pruned = withoutValueAt(inner, rest);
-  return pruned === undefined ? others : { ...others, [key]: pruned };
+  // The others keep their order: of two that exclude each other, the later one in the file is blamed.
+  return Object.fromEntries(
+    Object.entries(value).flatMap(([name, inner]: [string, unknown]) => {
+      const pruned = name === key ? withoutValueAt(inner, rest) : inner;
+      return name === key && pruned === undefined ? [] : [[name, pruned]];
+    }),
+  );
 }
 
 const TYPE_WORDS: Readonly<Record<string, string>> = {

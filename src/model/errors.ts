@@ -18,6 +18,17 @@ export const ERRORS = {
     meaning: '`sandbar.yaml`, a flag or a variable has problems; all of them are listed, with file, line and column.',
     fix: 'Edit the places named. `sandbar config validate` checks again without touching anything.',
   },
+  MOUNT_REFUSED: {
+    exitCode: 2,
+    meaning:
+      'A folder is not mounted: it belongs to the system, holds credentials or is the socket of an engine, or the target would hide a path that the container needs.',
+    fix: 'Mount a folder of the project, at a path of the application. `--allow-sensitive` agrees to credentials.',
+  },
+  MOUNT_FAILED: {
+    exitCode: 1,
+    meaning: 'A folder could not be brought into the cluster; what is in the way is in the message.',
+    fix: '`sandbar mounts` shows the state of every mount, `sandbar up` repairs what is missing.',
+  },
   CONFIRMATION_NEEDED: {
     exitCode: 2,
     meaning: 'Data would be lost, and there is no terminal to ask on.',

@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { CONFIG_EXAMPLE } from '../../src/config/documentation.ts';
+import { CONFIG_EXAMPLE, MOUNTS_EXAMPLE } from '../../src/config/documentation.ts';
 import type { ConfigFlags } from '../../src/config/flags.ts';
 import { loadConfig, resolveClusterName } from '../../src/config/load.ts';
 import { CONFIG_SCHEMA, findSchemaAt, type JsonSchema } from '../../src/config/schema.ts';
 import { formatDiagnostic } from '../../src/model/errors.ts';
+import { formatWorkload } from '../../src/model/mounts.ts';
 import type { Host } from '../../src/model/ports.ts';
 import type { ClusterSpec } from '../../src/model/spec.ts';
 import { fakeHost } from '../builders/host.ts';
@@ -338,6 +339,169 @@ describe('flags and environment', () => {
 
     const missing = await load({ env: { SSL_CERT_FILE: '/nowhere.pem' } });
     expect(missing.warnings.map(formatDiagnostic)).toEqual(['SSL_CERT_FILE: /nowhere.pem does not exist: ignored']);
+  });
+});
+
+describe('mounts', () => {
+  const FOLDERS = { '/home/ada/app/src/main.ts': '', '/home/ada/app/data/x': '', '/home/ada/Data: 2026/x': '' };
+  const withMounts = (lines: string, files: Readonly<Record<string, string>> = FOLDERS): Input => ({
+    text: `mounts:\n${lines}`,
+    files,
+  });
+  const mountsOf = async (lines: string, files?: Readonly<Record<string, string>>) =>
+    (await specOf(withMounts(lines, files))).mounts.map((mount) => {
+      const { source, target, isReadOnly, excluded } = mount;
+      const place = target.kind === 'workload' ? `${formatWorkload(target.workload)}:${target.path}` : 'node';
+      const notes = [...(isReadOnly ? ['ro'] : []), ...excluded.map((path) => `without ${path}`)];
+      return [source, place, ...notes].join(' ');
+    });
+
+  it('are read in both of the syntaxes of Compose', async () => {
+    const loaded = await load({ text: MOUNTS_EXAMPLE, files: FOLDERS });
+    expect(loaded).toMatchObject({ kind: 'valid', warnings: [] });
+    const spec = await specOf({ text: MOUNTS_EXAMPLE, files: FOLDERS });
+    expect(spec.projectDirectory).toBe('/home/ada/app');
+    expect(spec.mounts).toEqual([
+      {
+        source: '/home/ada/app/src',
+        writtenSource: './src',
+        target: {
+          kind: 'workload',
+          workload: { namespace: 'default', kind: 'Deployment', name: 'web', container: undefined },
+          path: '/app/src',
+        },
+        isReadOnly: false,
+        excluded: ['node_modules'],
+        createsSource: true,
+      },
+      {
+        source: '/home/ada/Data: 2026',
+        writtenSource: '~/Data: 2026',
+        target: {
+          kind: 'workload',
+          workload: { namespace: 'default', kind: 'Job', name: 'import', container: undefined },
+          path: '/data',
+        },
+        isReadOnly: true,
+        excluded: [],
+        createsSource: false,
+      },
+    ]);
+  });
+
+  it('have variables, anchors, a file, and exclude in the deepest mount around a path', async () => {
+    const lines = `
+  deployment/web: &web
+    - "\${SOURCE:-./src}:/app"
+    - ./data:/app/data/
+    - ./src/main.ts:/etc/main.ts:ro
+    - /app/data/cache
+    - { type: volume, target: /app/node_modules }
+  shop/sts/web/main:
+    - { type: bind, source: src, target: /app, exclude: [a, /app/b/], bind: { propagation: rprivate, selinux: z } }
+  deploy/other: *web`;
+    expect(await mountsOf(lines)).toEqual([
+      '/home/ada/app/src deployment/web:/app without node_modules',
+      '/home/ada/app/data deployment/web:/app/data without cache',
+      '/home/ada/app/src/main.ts deployment/web:/etc/main.ts ro',
+      '/home/ada/app/src shop/statefulset/web/main:/app without a without b',
+      '/home/ada/app/src deployment/other:/app without node_modules',
+      '/home/ada/app/data deployment/other:/app/data without cache',
+      '/home/ada/app/src/main.ts deployment/other:/etc/main.ts ro',
+    ]);
+  });
+
+  it('are reported with all that is wrong with them, each at its place', async () => {
+    const lines = `  deploymint/web: [./src:/app]
+  deployment/web:
+    - data:/app
+    - ./src:app
+    - type: bnd
+      source: ./src
+      target: /app
+      readonly: true
+    - { type: tmpfs, target: /tmp }
+    - { type: bind, target: /x }
+    - { type: volume, source: db, target: /y }
+    - { source: ./src }
+    - ./src:/ok
+    - ./data:/ok/
+    - /elsewhere
+    - ./src:/usr/bin
+    - /etc:/host
+    - { type: bind, source: ./scr, target: /z, bind: { create_host_path: false, propagation: shared } }
+    - { type: bind, source: ./scr, target: /z, bind: { create_host_path: false } }
+    - { type: bind, source: ./src/main.ts, target: /f, exclude: [x, '*', ..] }
+    - ./src/main.ts/below:/g
+    - 'C:src:/h'
+    - 5
+  deploy/web:
+    - ./data:/ok
+`;
+    expect(await problemsOf(withMounts(lines))).toEqual([
+      'sandbar.yaml:2:3: "deploymint/web" names no workload: deploymint is not a kind that has pods (did you mean deployment?)',
+      'sandbar.yaml:4:7: "data:/app" wants a volume named data, which only Compose has (write ./data:/app for a folder, or give the workload a PersistentVolumeClaim)',
+      'sandbar.yaml:5:7: target "app" is not an absolute path in the container (for example /app)',
+      'sandbar.yaml:6:13: unknown type bnd (did you mean bind?)',
+      'sandbar.yaml:9:7: unknown key readonly in mounts["deployment/web"][2] (did you mean read_only?)',
+      'sandbar.yaml:10:15: type tmpfs is no mount of a folder or a file (give the workload an emptyDir with medium: Memory)',
+      'sandbar.yaml:11:7: mounts["deployment/web"][4] has no source',
+      'sandbar.yaml:12:31: volumes with a name, as db, are only in Compose (write type: bind for a folder, or give the workload a PersistentVolumeClaim)',
+      'sandbar.yaml:13:7: mounts["deployment/web"][6] has no type',
+      'sandbar.yaml:13:7: mounts["deployment/web"][6] has no target',
+      'sandbar.yaml:15:7: deployment/web has two mounts at /ok',
+      "sandbar.yaml:16:7: /elsewhere is in no mount of deployment/web: the container has the image's own content there anyway (leave it out, or give the workload an emptyDir or a claim)",
+      'sandbar.yaml:17:7: target /usr/bin would hide a system path of the container (name a folder of the application, for example /app)',
+      'sandbar.yaml:18:7: /etc is a system folder (mount a folder of your own, for example one below /home/ada)',
+      'sandbar.yaml:19:94: mode shared cannot be had: what is mounted below the source later is not passed on (leave it out)',
+      'sandbar.yaml:20:29: ./scr does not exist (did you mean ./src?)',
+      'sandbar.yaml:21:69: "*" is a pattern, not a path (a path below /f, for example node_modules)',
+      'sandbar.yaml:21:74: ".." contains .. (a path below /f, for example node_modules)',
+      'sandbar.yaml:22:7: ./src/main.ts/below cannot be: /home/ada/app/src/main.ts is a file',
+      'sandbar.yaml:23:7: C:src is a path of Windows (write the path that it has on this system)',
+      'sandbar.yaml:24:7: "5" has no target (the form is SOURCE:TARGET[:MODE], for example ./src:/app/src:ro)',
+      'sandbar.yaml:26:7: deployment/web has two mounts at /ok',
+    ]);
+  });
+
+  it('make a source that is missing, and say so', async () => {
+    const loaded = await load(withMounts('  deployment/web: [./scr:/app]\n'));
+    expect(loaded.warnings.map(formatDiagnostic)).toEqual([
+      'sandbar.yaml:2:20: ./scr does not exist: up makes it, as a folder (did you mean ./src?)',
+    ]);
+    expect(loaded).toMatchObject({
+      kind: 'valid',
+      spec: { mounts: [{ source: '/home/ada/app/scr', writtenSource: './scr', createsSource: true }] },
+    });
+  });
+
+  it('follow symbolic links, but not out of the folder of the file unless that is written', async () => {
+    const host = fakeHost({ '/srv/shared/x': '', '/home/ada/.ssh/id': '', [FILE]: '' });
+    for (const [link, target] of [
+      ['/home/ada/app/inside', '/home/ada/app/real'],
+      ['/home/ada/app/outside', '/srv/shared'],
+      ['/home/ada/app/dangling', '/srv/missing'],
+      ['/home/ada/keys', '/home/ada/.ssh'],
+    ] as const) {
+      host.links.set(link, target);
+    }
+    host.files.set('/home/ada/app/real/x', { content: '', mode: 0o644, ageMs: 0 });
+    const sourceOf = async (source: string): Promise<string> => {
+      host.files.set(FILE, { content: `mounts: { pod/a: ["${source}:/app"] }`, mode: 0o644, ageMs: 0 });
+      const loaded = await loadConfig(host, {});
+      if (loaded.kind === 'valid') return loaded.spec.mounts.map((mount) => mount.source).join(' ');
+      return loaded.diagnostics.map(({ message }) => message).join('; ');
+    };
+    expect(await sourceOf('./inside')).toBe('/home/ada/app/real');
+    expect(await sourceOf('./inside/new')).toBe('/home/ada/app/real/new');
+    expect(await sourceOf('./outside')).toBe('a symbolic link leads out of /home/ada/app, to /srv/shared');
+    expect(await sourceOf('./outside/new')).toBe('a symbolic link leads out of /home/ada/app, to /srv/shared/new');
+    expect(await sourceOf('../app/outside')).toBe('/srv/shared');
+    expect(await sourceOf('/home/ada/app/outside')).toBe('/srv/shared');
+    expect(await sourceOf('./dangling')).toBe('./dangling is a symbolic link to nothing');
+    expect(await sourceOf('~/keys')).toBe('/home/ada/.ssh holds credentials (~/.ssh)');
+    expect(await sourceOf('~')).toBe('/home/ada is a home folder, which holds credentials');
+    expect(await sourceOf('.')).toBe('/home/ada/app');
   });
 });
 
