@@ -73,6 +73,15 @@ export async function main(argv: readonly string[]): Promise<number> {
         isPassingThrough = false;
       }
     },
+    startRelay: async (clusterName) => {
+      const { startDetached } = await import('./adapters/program.ts');
+      const logFile = join(host.stateDirectory, 'logs', `relay-${clusterName}.log`);
+      await startDetached(join(packageDirectory(), 'bin', 'sandbar.js'), ['relay', '--name', clusterName], logFile);
+    },
+    watchFiles: async (source, options) => {
+      const { watchFiles } = await import('./adapters/file-watch.ts');
+      await watchFiles(source, options);
+    },
   };
   try {
     return await runProgram(argv, cli);

@@ -21,7 +21,7 @@ export function completionScript(shell: (typeof SHELLS)[number], program: Comman
 }
 
 function nodesOf(command: Command, path: string): readonly Node[] {
-  const subcommands = command.commands.filter((sub) => sub.name() !== 'help');
+  const subcommands = visibleCommands(command);
   const choices = command.registeredArguments.flatMap((argument) => argument.argChoices ?? []);
   const options = command.options.filter((option) => option.long !== undefined && !option.hidden);
   const words = [
@@ -30,6 +30,14 @@ function nodesOf(command: Command, path: string): readonly Node[] {
     ...options.map((option) => ({ word: option.long ?? '', description: option.description })),
   ];
   return [{ path, words }, ...subcommands.flatMap((sub) => nodesOf(sub, `${path} ${sub.name()}`.trim()))];
+}
+
+/** Those that people call, in the order of the help. */
+export function visibleCommands(command: Command): readonly Command[] {
+  return command
+    .createHelp()
+    .visibleCommands(command)
+    .filter((sub) => sub.name() !== 'help');
 }
 
 function bashScript(nodes: readonly Node[]): string {

@@ -1,5 +1,6 @@
 /** What commands are given: the operations' ports, opened when first needed, and where to print. */
 import type { ImagePorts } from '../operations/images.ts';
+import type { WatchFiles } from '../operations/relay.ts';
 import type { ImageBuilder } from '../model/images.ts';
 import type { Identity, IdentityRequest } from '../model/identity.ts';
 import type { Host, Ports } from '../model/ports.ts';
@@ -29,6 +30,9 @@ export type CliDependencies = {
   readonly gallery: ExampleFolder;
   readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
   readonly runProgram: RunProgram;
+  /** Starts the relay of a cluster's file events, in a process that outlives this one. */
+  readonly startRelay: (clusterName: string) => Promise<void>;
+  readonly watchFiles: WatchFiles;
   readonly terminal: Terminal;
   /** Aborted by the first Ctrl-C. */
   readonly signal: AbortSignal;

@@ -1,6 +1,7 @@
 /** docs/commands.md and docs/errors.md, made from what the code itself uses. */
 import type { Argument, Command, Option } from 'commander';
 import { ERRORS } from '../model/errors.ts';
+import { visibleCommands } from './completion.ts';
 import type { CliDependencies } from './context.ts';
 import { buildProgram } from './program.ts';
 
@@ -73,7 +74,7 @@ const EXIT_CODES = [
 
 /** The commands that do something, in the order of the help. */
 function commandsBelow(command: Command): readonly Command[] {
-  return command.commands.flatMap((sub) => (sub.commands.length > 0 ? commandsBelow(sub) : [sub]));
+  return visibleCommands(command).flatMap((sub) => (sub.commands.length > 0 ? commandsBelow(sub) : [sub]));
 }
 
 function commandSection(command: Command, isCommon: (option: Option) => boolean): readonly string[] {

@@ -75,9 +75,7 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   ][]) {
     if (key === 'name' || key === 'file') continue;
     const option = new Option(flag.syntax, flag.description);
-    if (flag.isRepeatable === true)
-      option.argParser((value, previous?: readonly string[]) => [...(previous ?? []), value]);
-    up.addOption(option);
+    up.addOption(flag.isRepeatable === true ? option.argParser(repeated) : option);
   }
   up.action(run(async () => (await import('./commands/up.ts')).runUp));
 
@@ -102,6 +100,8 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   add(program, 'list', 'list all clusters of this Docker engine').action(
     run(async () => (await import('./commands/status.ts')).runList),
   );
+
+  addMountCommands(program, add, run);
 
   add(program, 'logs', 'print what the components say', ['sandbar logs', 'sandbar logs agent --follow --tail 50'])
     .addArgument(new Argument('[component]', 'one component').choices(COMPONENTS))
@@ -176,6 +176,58 @@ type Run = <Flags>(
   flagsOf?: (args: unknown[]) => Partial<Flags>,
 ) => (...args: unknown[]) => Promise<void>;
 
+function addMountCommands(program: Command, add: Add, run: Run): void {
+  const namespace = '-n, --namespace <namespace>';
+  add(program, 'mount', 'mount a folder or a file of this machine into a workload that runs, live and two-way', [
+    'sandbar mount ./src deployment/web:/app/src',
+    'sandbar mount . deployment/web:/app --exclude node_modules --save',
+    'sandbar mount ./nginx.conf web/deployment/proxy/nginx:/etc/nginx/nginx.conf --read-only',
+    'sandbar mount ./data',
+  ])
+    .argument('<source>', 'a folder or a file')
+    .argument('[target]', 'KIND/NAME[/CONTAINER]:PATH; without it, print a path for a hostPath volume')
+    .option('--read-only', 'pods may not write')
+    .addOption(
+      new Option('--exclude <path>', "a path below that keeps the image's own content; repeatable").argParser(repeated),
+    )
+    .option(namespace, "the workload's namespace (default: default)")
+    .option('--allow-sensitive', 'mount a folder that holds credentials')
+    .option('--save', 'write the mount into sandbar.yaml too')
+    .action(
+      run(
+        async () => (await import('./commands/mount.ts')).runMount,
+        ([source, target]) => ({
+          source: source as string,
+          ...(target === undefined ? {} : { target: target as string }),
+        }),
+      ),
+    );
+
+  add(program, 'unmount', 'take mounts away; what is in the folders stays', [
+    'sandbar unmount deployment/web:/app/src',
+    'sandbar unmount ./src',
+    'sandbar unmount --all',
+  ])
+    .argument('[mounts...]', 'each a KIND/NAME:PATH, a source or an id of sandbar mounts')
+    .option(namespace, "the workloads' namespace (default: default)")
+    .option('--all', 'every mount of the cluster')
+    .action(
+      run(
+        async () => (await import('./commands/mount.ts')).runUnmount,
+        ([mounts]) => ({ mounts: mounts as string[] }),
+      ),
+    );
+
+  add(program, 'mounts', 'list what is mounted where, and how it does', ['sandbar mounts', 'sandbar mounts -o json'])
+    .option(namespace, 'those of one namespace only')
+    .action(run(async () => (await import('./commands/mount.ts')).runMounts));
+
+  program
+    .command('relay', { hidden: true })
+    .description('send file events of mounted folders to the node, as long as a mount needs it; started by itself')
+    .action(run(async () => (await import('./commands/relay.ts')).runRelay));
+}
+
 function addImageCommands(image: Command, add: Add, run: Run): void {
   add(image, 'load', 'put images of the Docker engine into the cluster; only layers that it lacks are sent', [
     'sandbar image load shop:dev',
@@ -229,7 +281,7 @@ function addGlobalOptions(command: Command): void {
   if (TAKES_NO_OPTIONS.includes(command.name())) return;
   command
     .optionsGroup(command.parent === null ? 'Options:' : 'Options of every command:')
-    .option('-n, --name <name>', 'the cluster (default: SANDBAR_NAME, sandbar.yaml, or dev)')
+    .option('--name <name>', 'the cluster (default: SANDBAR_NAME, sandbar.yaml, or dev)')
     .option('--file <path>', 'configuration (default: sandbar.yaml here or above)')
     .addOption(new Option('-o, --output <format>', 'what to print (default: text)').choices(OUTPUT_FORMATS))
     .option('-q, --quiet', 'no progress, only results and errors')
@@ -244,6 +296,11 @@ const TAKES_NO_OPTIONS = ['kubectl', 'completion'];
 /** Options of a command and of those above it; what stands nearer to the end of the line wins. */
 function optionsOf(command: Command): Partial<GlobalOptions> {
   return { ...(command.parent === null ? {} : optionsOf(command.parent)), ...command.opts() };
+}
+
+/** Of an option that may be given several times. */
+function repeated(value: string, previous: readonly string[] = []): readonly string[] {
+  return [...previous, value];
 }
 
 function wholeNumber(text: string): number {
@@ -262,6 +319,8 @@ const EXAMPLES = `
 Examples:
   $ sandbar up                          a cluster, in seconds
   $ sandbar kubectl get pods -A         the cluster's own kubectl
+  $ sandbar mount ./src deployment/web:/app/src
+                                        your source, live in its pods
   $ sandbar image load shop:dev         an image you built, into the cluster
   $ eval "$(sandbar env)"               S3 endpoint and keys for your shell
   $ sandbar down --volumes              all of it gone again`;

@@ -89,6 +89,12 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   return { kind: 'valid', file, warnings, spec };
 }
 
+/** The file in use, whatever it holds; undefined where there is none. */
+export async function findConfigFile(host: ConfigHost, flags: Pick<ConfigFlags, 'file'>): Promise<string | undefined> {
+  const found = await findFile(host, flags);
+  return found.kind === 'found' ? found.file : undefined;
+}
+
 /**
  * Name of the cluster that a command is about: `--name`, SANDBAR_NAME, the file's, `dev`. Reads no more than the name,
  * so that a mistake elsewhere in the file does not keep anybody from `down`.

@@ -59,7 +59,7 @@ export async function waitUntilPlaced(
   const reason = stderr.trim() || 'the agent does not say why';
   if (state?.state !== 'running') {
     const end = state === undefined ? 'is gone' : `is ${state.state} (exit code ${String(state.exitCode)})`;
-    throw new SandbarError('COMPONENT_FAILED', `${record.source} is not mounted: container ${container} ${end}`, {
+    throw new SandbarError('MOUNT_FAILED', `${record.source} is not mounted: container ${container} ${end}`, {
       details: [reason, ...(await lastLines(runtime, container))],
       hint: `docker logs ${container} shows more; the same command tries again`,
     });

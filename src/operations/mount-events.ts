@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { SandbarError } from '../model/errors.ts';
 import { recordObject, type FileEvents, type MountRecord } from '../model/mounts.ts';
-import { containerName } from '../model/names.ts';
-import type { Cluster, Ports } from '../model/ports.ts';
+import { containerName, LABELS } from '../model/names.ts';
+import type { ApiAccess, Cluster, Ports } from '../model/ports.ts';
 import { hasSeenProbe, isProbe, isWatching, probeNameOf, watchCommand } from '../mounts/events.ts';
 import { listPlaced } from './mount-agent.ts';
 import { listRecords } from './mount-records.ts';
@@ -49,16 +49,27 @@ export async function settleEvents(record: MountRecord, dependencies: EventDepen
   return isRelaying ? relayed : put('polling');
 }
 
-/** The same for all mounts of a cluster of which it is not known yet, and a relay for those that need one. */
-export async function settleAllEvents(dependencies: EventDependencies): Promise<void> {
-  const { cluster, clusterName, ports, signal } = dependencies;
-  const records = (await listRecords(cluster)).filter(({ events }) => events === undefined || events === 'relayed');
-  if (records.length === 0) return;
-  const placed = await listPlaced(ports.runtime, clusterName);
-  const attached = new Set(placed.filter(({ state }) => state === 'attached').map(({ id }) => id));
-  for (const record of records) {
-    signal.throwIfAborted();
-    if (attached.has(record.id)) await settleEvents(record, dependencies);
+/** The same for all mounts of a cluster of which it is not known yet, and a relay where one is needed. */
+export async function settleAllEvents(
+  clusterName: string,
+  api: ApiAccess,
+  dependencies: Pick<EventDependencies, 'ports' | 'startRelay' | 'signal'>,
+): Promise<void> {
+  const { ports, signal } = dependencies;
+  const containers = await ports.runtime.listContainers({ key: LABELS.cluster, value: clusterName });
+  if (!containers.some(({ labels }) => labels[LABELS.component] === 'mounts')) return;
+  const cluster = ports.connectCluster(api);
+  try {
+    const unsettled = (await listRecords(cluster)).filter(({ events }) => events === undefined || events === 'relayed');
+    if (unsettled.length === 0) return;
+    const placed = await listPlaced(ports.runtime, clusterName);
+    const attached = new Set(placed.filter(({ state }) => state === 'attached').map(({ id }) => id));
+    for (const record of unsettled) {
+      signal.throwIfAborted();
+      if (attached.has(record.id)) await settleEvents(record, { ...dependencies, cluster, clusterName });
+    }
+  } finally {
+    cluster.close();
   }
 }
 

@@ -39,8 +39,8 @@ export type MountRequest = {
   readonly isReadOnly: boolean;
   readonly excluded: readonly string[];
   readonly allowsSensitive: boolean;
-  /** Folder of the `sandbar.yaml` in use. */
-  readonly projectDirectory: string | undefined;
+  /** The `sandbar.yaml` in use. */
+  readonly configFile: string | undefined;
   readonly timeoutMs: number | undefined;
   readonly signal: AbortSignal;
 };
@@ -221,7 +221,7 @@ async function startContainer(
     await ensureMountContainer(root, { clusterName, imageRef, ports, cluster, signal });
   } catch (error) {
     if (!(error instanceof SandbarError) || error.code !== 'NOT_FOUND') throw error;
-    throw new SandbarError('DOCKER_FAILED', `${root} is on this machine, but the Docker engine does not see it`, {
+    throw new SandbarError('MOUNT_FAILED', `${root} is on this machine, but the Docker engine does not see it`, {
       details: [error.message],
       hint:
         ports.host.platform === 'linux'
@@ -238,11 +238,11 @@ async function planRecord(
   existing: readonly MountRecord[],
   host: Host,
 ): Promise<MountRecord> {
-  const { writtenSource, target, isReadOnly, excluded, projectDirectory } = request;
+  const { writtenSource, target, isReadOnly, excluded, configFile } = request;
   const spec = { source: source.path, writtenSource, target, isReadOnly, excluded, createsSource: false };
   const [record] = planRecords([spec], {
     origin: 'command',
-    projectDirectory,
+    projectDirectory: configFile === undefined ? undefined : await host.resolvePath(path.dirname(configFile)),
     homeDirectory: (await host.resolvePath(host.homeDirectory)) ?? host.homeDirectory,
     existing,
     sourceTypeOf: () => source.type,
@@ -254,7 +254,7 @@ async function planRecord(
 }
 
 async function resolveSource(request: MountRequest, host: Host): Promise<Source> {
-  const { writtenSource, allowsSensitive } = request;
+  const { writtenSource, allowsSensitive, excluded } = request;
   const wanted = path.resolve(host.workingDirectory, writtenSource);
   const [real, type] = await Promise.all([host.resolvePath(wanted), host.findFileType(wanted)]);
   if (real === undefined) throw await missingSource(wanted, writtenSource, host);
@@ -264,10 +264,15 @@ async function resolveSource(request: MountRequest, host: Host): Promise<Source>
     allowsSensitive,
     socketPath: /^unix:\/\/(.+)$/.exec(host.env['DOCKER_HOST'] ?? '')?.[1],
   });
-  if (refusal !== undefined) throw new SandbarError('USAGE', refusal.message, { hint: refusal.hint });
+  if (refusal !== undefined) throw new SandbarError('MOUNT_REFUSED', refusal.message, { hint: refusal.hint });
   if (type === undefined) {
     throw new SandbarError('USAGE', `${writtenSource} is neither a folder nor a file`, {
       hint: 'mount the folder that it lies in',
+    });
+  }
+  if (type === 'File' && excluded.length > 0) {
+    throw new SandbarError('USAGE', `${writtenSource} is a file, of which nothing can be excluded`, {
+      hint: 'leave out --exclude, or mount the folder that it lies in',
     });
   }
   return { path: real, type };
@@ -284,7 +289,7 @@ async function missingSource(wanted: string, writtenSource: string, host: Host):
 
 function requireTarget(target: MountTarget): void {
   const refusal = target.kind === 'node' ? undefined : findTargetProblem(target.path);
-  if (refusal !== undefined) throw new SandbarError('USAGE', refusal.message, { hint: refusal.hint });
+  if (refusal !== undefined) throw new SandbarError('MOUNT_REFUSED', refusal.message, { hint: refusal.hint });
 }
 
 /** Whether a mount is already what is asked for; who asked for it, and how its events come, is not part of that. */

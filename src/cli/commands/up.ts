@@ -3,8 +3,10 @@ import { formatPlan, up } from '../../operations/up.ts';
 import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
 import { adminAccess } from '../../operations/access.ts';
 import { foreseeImages, resolveImages } from '../../operations/images.ts';
-
+import { settleAllEvents } from '../../operations/mount-events.ts';
+import { SandbarError } from '../../model/errors.ts';
 import { COMPONENTS, contextName } from '../../model/names.ts';
+import type { ApiAccess } from '../../model/ports.ts';
 import type { ConfigFlags } from '../../config/flags.ts';
 import { formatMs } from '../view/plain.ts';
 import { loadSpec } from '../load-spec.ts';
@@ -36,7 +38,7 @@ export async function upWithContext(
       mintIdentity: cli.mintIdentity,
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-        const wanted = { names: COMPONENTS, repository, signal: cli.signal };
+        const wanted = { names: [...COMPONENTS, 'mount'] as const, repository, signal: cli.signal };
         const refs = await (flags.dryRun === true ? foreseeImages : resolveImages)(ports, emit, wanted);
         return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
       },
@@ -45,8 +47,19 @@ export async function upWithContext(
   if (!result.isDryRun) {
     const access = adminAccess(result.context.identity, result.context.ports.api);
     await addKubeconfigEntry(cli.host, { name: contextName(spec.name), access });
+    await settleEvents(spec.name, access);
   }
   return result;
+
+  /** A cluster is up whether or not its mounts' file events could be proven. */
+  async function settleEvents(clusterName: string, access: ApiAccess): Promise<void> {
+    try {
+      await settleAllEvents(clusterName, access, { ports, startRelay: cli.startRelay, signal: cli.signal });
+    } catch (error) {
+      if (!(error instanceof SandbarError) || cli.signal.aborted) throw error;
+      emit({ type: 'warning', text: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) });
+    }
+  }
 }
 
 function describe(result: UpResult): unknown {
