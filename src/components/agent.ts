@@ -3,6 +3,7 @@ import type { ContainerFile, ContainerResource, VolumeResource } from '../model/
 import type { MirrorSpec } from '../model/spec.ts';
 import { addressesIn, apiServerUrl, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
+import { MOUNTS_PATH, mountsVolume } from './mounts.ts';
 
 const VOLUMES = [
   {
@@ -25,11 +26,12 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
     name: volumeName(spec.name, name),
     holds,
   }));
+  const mounts = mountsVolume(spec);
   const container: ContainerResource = {
     kind: 'container',
     id: 'container/agent',
     owner: 'agent',
-    dependsOn: ['network', ...volumes.map((volume) => volume.id)],
+    dependsOn: ['network', ...volumes.map((volume) => volume.id), mounts.id],
     container: {
       name: containerName(spec.name, 'agent'),
       hostname: nodeName(spec.name),
@@ -37,7 +39,10 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       networkName: networkName(spec.name),
       address: addressesIn(subnet).agent,
       ports: [],
-      volumes: VOLUMES.map(({ name, path }) => ({ volumeName: volumeName(spec.name, name), path })),
+      volumes: [
+        ...VOLUMES.map(({ name, path }) => ({ volumeName: volumeName(spec.name, name), path })),
+        { volumeName: mounts.name, path: MOUNTS_PATH },
+      ],
       binds: [],
       tmpfs: ['/run', '/tmp'],
       hasReadOnlyRoot: false,
@@ -48,7 +53,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
     files: agentFiles(context),
     probes: [{ kind: 'api', path: `/api/v1/nodes/${nodeName(spec.name)}`, condition: 'Ready', timeoutMs: 90_000 }],
   };
-  return [...volumes, container];
+  return [...volumes, mounts, container];
 }
 
 function agentFiles(context: ComponentContext): readonly ContainerFile[] {

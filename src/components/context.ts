@@ -8,7 +8,7 @@ import type { ClusterSpec } from '../model/spec.ts';
 export type SettledPorts = Readonly<Record<keyof ClusterSpec['ports'], number>>;
 
 /** Images that run as containers; the value is a local reference. */
-export type ImageRefs = Readonly<Record<Component, string>>;
+export type ImageRefs = Readonly<Record<Component | 'mount', string>>;
 
 export type ComponentContext = {
   readonly spec: ClusterSpec;

@@ -5,6 +5,7 @@ import {
   VOLUME_PREFIX,
   mountComponentOf,
   rootIdOf,
+  type WorkloadRef,
 } from '../model/mounts.ts';
 import { SYSTEM_NAMESPACE, containerName, volumeName } from '../model/names.ts';
 import type { ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
@@ -60,6 +61,32 @@ export function mountContainer(
     },
     files: [jsonFile('/etc/sandbar/config.json', { rootId: rootIdOf(root) })],
     probes: [],
+  };
+}
+
+/** A pod as a workload's controller would make it, in what tells admission whose it is. */
+export function admittedPod({ namespace, kind, name, container = 'main' }: WorkloadRef): KubernetesObject {
+  const owner = {
+    Deployment: { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: `${name}-0` },
+    CronJob: { apiVersion: 'batch/v1', kind: 'Job', name: `${name}-0` },
+    StatefulSet: { apiVersion: 'apps/v1', kind, name },
+    DaemonSet: { apiVersion: 'apps/v1', kind, name },
+    ReplicaSet: { apiVersion: 'apps/v1', kind, name },
+    Job: { apiVersion: 'batch/v1', kind, name },
+    Pod: undefined,
+  }[kind];
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name: owner === undefined ? name : 'sandbar-admission',
+      namespace,
+      labels: { 'pod-template-hash': '0' },
+      ...(owner === undefined
+        ? {}
+        : { ownerReferences: [{ ...owner, uid: '00000000-0000-0000-0000-000000000000', controller: true }] }),
+    },
+    spec: { containers: [{ name: container, image: 'never-pulled' }] },
   };
 }
 

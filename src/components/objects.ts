@@ -6,11 +6,12 @@ import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
 import { INGRESS_CLASS, INGRESS_RULES } from './ingress.ts';
+import { mountObjects } from './mounts.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
 
 /** Kinds that others depend on: they are applied first. */
-const GROUND_KINDS = ['Namespace', 'CustomResourceDefinition'];
+export const GROUND_KINDS: readonly string[] = ['Namespace', 'CustomResourceDefinition'];
 
 /** What may be told of an object when it is compared: who made it, and the hash of what was asked for. */
 type Origin = 'built-in' | 'manifest';
@@ -41,6 +42,7 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: SYSTEM_NAMESPACE } },
     ...dnsObjects(context),
     ...userRole('volume-provisioner', VOLUME_PROVISIONER_RULES),
+    ...mountObjects(),
     {
       apiVersion: 'storage.k8s.io/v1',
       kind: 'StorageClass',

@@ -19,9 +19,7 @@ export function plan(desired: readonly Resource[], observed: ObservedState): Pla
   const orphans = [...observed.values()].filter((resource) => !desiredIds.has(resource.id));
   const decisions = decide(desired, observed);
   const removals = [
-    ...orphans.map((orphan) =>
-      removal(orphan, 'no longer wanted', orphan.kind !== 'container' && orphan.kind !== 'network'),
-    ),
+    ...orphans.map((orphan) => removal(orphan, 'no longer wanted', holdsData(orphan))),
     ...desired.flatMap((resource) => {
       const decision = decisions.get(resource.id);
       return decision?.verb === 'replace' ? [removal(decision.observed, decision.cause, false)] : [];
@@ -42,6 +40,11 @@ export function formatPlan(steps: Plan): string {
     .filter((step) => step.verb !== 'wait')
     .map((step) => `${step.id} (${step.cause})${step.losesData ? ' — loses data' : ''}`)
     .join('\n');
+}
+
+/** Containers and networks are made anew as they were; the files of mounts are the host's. */
+function holdsData({ kind, owner }: ObservedResource): boolean {
+  return kind !== 'container' && kind !== 'network' && owner !== 'mounts';
 }
 
 type Decision =
@@ -143,10 +146,12 @@ function link(steps: readonly Step[], desired: readonly Resource[]): Plan {
       const waitsForContainers = step.observed.kind === 'network' || step.observed.kind === 'volume';
       return { ...step, dependsOn: waitsForContainers ? containerRemovals : [] };
     }
+    if (step.verb === 'roll') return step;
     const { id } = step.resource;
-    if (step.verb === 'wait') return { ...step, dependsOn: existing(`create ${id}`, `start ${id}`) };
-    const needs = resourcesById.get(id)?.dependsOn ?? [];
-    return { ...step, dependsOn: [...existing(`remove ${id}`), ...needs.flatMap(readiness)] };
+    const needs = (resourcesById.get(id)?.dependsOn ?? []).flatMap(readiness);
+    // A container that stays as it is may have to answer for something that changes, as a mount's for its record.
+    if (step.verb === 'wait') return { ...step, dependsOn: [...existing(`create ${id}`, `start ${id}`), ...needs] };
+    return { ...step, dependsOn: [...existing(`remove ${id}`), ...needs] };
   });
 }
 

@@ -77,6 +77,8 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
       if (status !== 200) return `${probe.path}: ${describeStatus(status)}`;
       return probe.condition === undefined ? undefined : conditionProblem(body, probe.condition);
     }
+    case 'admission':
+      return askAdmission(probe, ports.cluster);
     case 'exec': {
       try {
         const { exitCode, stderr } = await ports.runtime.exec(probe.containerName, probe.command, { signal });
@@ -92,6 +94,25 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
   }
 }
 
+async function askAdmission(
+  { pod, volumeNames }: Extract<Probe, { readonly kind: 'admission' }>,
+  cluster: Cluster,
+): Promise<string | undefined> {
+  try {
+    const { volumes = [] } = (await cluster.create(pod, { isDryRun: true }))['spec'] as {
+      readonly volumes?: readonly { readonly name: string }[];
+    };
+    const missing = volumeNames.filter((wanted) => !volumes.some(({ name }) => name === wanted));
+    return missing.length === 0 ? undefined : `pods are created without ${missing.join(', ')}`;
+  } catch (error) {
+    if (!(error instanceof SandbarError)) throw error;
+    // Without its namespace there is no such pod, and of one that is there under its name no second can be asked for.
+    if (error.code === 'NOT_FOUND' || error.code === 'CONFLICT') return undefined;
+    // The namespace may lack its ServiceAccount yet, or the API server its schemas.
+    return error.message;
+  }
+}
+
 function questionOf(probe: Probe): string {
   switch (probe.kind) {
     case 'http':
@@ -100,6 +121,8 @@ function questionOf(probe: Probe): string {
       return probe.condition === undefined ? probe.path : `${probe.path} ${probe.condition}`;
     case 'exec':
       return probe.command.join(' ');
+    case 'admission':
+      return `new pods with ${probe.volumeNames.join(', ')}`;
   }
 }
 

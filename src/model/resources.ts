@@ -1,4 +1,5 @@
 /** Desired resources, what was observed of them, and the plan between both. Docker and Kubernetes in our own words. */
+import type { MountRecord, WorkloadRef } from './mounts.ts';
 import type { Component } from './names.ts';
 import type { BucketSpec } from './spec.ts';
 
@@ -68,6 +69,8 @@ export type Probe = { readonly timeoutMs: number } & (
   | { readonly kind: 'exec'; readonly containerName: string; readonly command: readonly string[] }
   /** An API path answers 200; with `condition`, the object there has that status condition true. */
   | { readonly kind: 'api'; readonly path: string; readonly condition?: string }
+  /** Admission gives a pod that is created now these volumes. */
+  | { readonly kind: 'admission'; readonly pod: KubernetesObject; readonly volumeNames: readonly string[] }
 );
 
 export type ContainerResource = ResourceBase & {
@@ -140,6 +143,16 @@ export type Step = {
   | { readonly verb: 'start'; readonly resource: ContainerResource; readonly observed: ObservedResource }
   | { readonly verb: 'remove'; readonly observed: ObservedResource }
   | { readonly verb: 'wait'; readonly resource: ContainerResource }
+  /** Pods that run were made before these mounts, or with mounts that are gone: new ones take their place. */
+  | {
+      readonly verb: 'roll';
+      readonly workload: WorkloadRef;
+      readonly mounted: readonly MountRecord[];
+      /** Ids of mounts whose records are gone. */
+      readonly unmountedIds: readonly string[];
+      /** What a mount leaves out has changed, which is settled when a container is made: its pod does not tell. */
+      readonly isForced: boolean;
+    }
 );
 
 /** Steps in an order in which every step stands after those it depends on. */

@@ -4,6 +4,7 @@ import { labelsFor } from '../engine/observe.ts';
 import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
 import type { Cluster, ObjectStore, Runtime } from '../model/ports.ts';
 import type { KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
+import { isOutdated, rollWorkload, settleRollout } from './mount-pods.ts';
 
 export type StepTargets = {
   readonly clusterName: string;
@@ -29,7 +30,20 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
     case 'wait':
       await waitUntilReady(step.resource, targets.waitPorts, { ...targets, onQuestion: report });
       break;
+    case 'roll':
+      await roll(step, targets);
+      break;
   }
+}
+
+/** Pods that a change of the workload itself has renewed meanwhile are not rolled once more. */
+async function roll(step: Extract<Step, { readonly verb: 'roll' }>, targets: StepTargets): Promise<void> {
+  const { cluster, clock } = targets.waitPorts;
+  const waiting = { clock, signal: targets.signal, timeoutMs: targets.timeoutMs };
+  await settleRollout(cluster, step.workload, waiting);
+  const pods = await cluster.list({ apiVersion: 'v1', kind: 'Pod' }, { namespace: step.workload.namespace });
+  if (!isOutdated(pods, step)) return;
+  await rollWorkload(cluster, step.workload, waiting);
 }
 
 /** Removes one observed resource; one that is gone already counts as removed. */

@@ -8,14 +8,16 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { SYSTEM_NAMESPACE } from '../model/names.ts';
 import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
-import type { KubernetesObject, ObjectResource, ObservedState, Plan, Resource, Step } from '../model/resources.ts';
+import type { KubernetesObject, ObjectResource, ObservedState, Plan, Step } from '../model/resources.ts';
 import { withoutProxyFor } from '../model/proxy.ts';
-import type { Cluster, ObjectStore, Ports } from '../model/ports.ts';
+import { formatWorkload } from '../model/mounts.ts';
+import type { Cluster, Host, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, readIdentity } from './access.ts';
 import { preflight } from './preflight.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
 import { runStep, type StepTargets } from './steps.ts';
+import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
 
 /** Docker steps at a time. */
 const CONCURRENCY = 6;
@@ -77,18 +79,21 @@ async function converge(request: UpRequest, dependencies: UpDependencies): Promi
 
   // Two clusters that come up at once must not choose the same subnet or port.
   const onWait = (): void => undefined;
-  const { context, desired, changes, waits } = await (request.isDryRun
+  const built = await (request.isDryRun
     ? build(request, dependencies, ground)
     : ports.host.withLock('allocation', { onWait, signal }, () => buildUndisturbed(request, dependencies, ground)));
+  const { context, changes } = built;
   const targets = connect(context, request, dependencies);
   try {
     if (request.isDryRun) {
-      const isRunning = isConverged(changes);
-      const inside = isRunning ? await planInside(desired.inside, targets) : [];
-      return { clusterName: spec.name, plan: [...changes, ...inside], isDryRun: true, context };
+      const inside = isConverged(changes)
+        ? await planInside(built, targets)
+        : await planWithoutApi(built, targets.waitPorts.host);
+      announce(inside, dependencies.emit, { isDryRun: true });
+      return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: true, context };
     }
-    const inside = await bringUp(waits, desired.inside, targets, { request, dependencies });
-    return { clusterName: spec.name, plan: [...changes, ...inside], isDryRun: false, context };
+    const inside = await bringUp(built, targets, { request, dependencies });
+    return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: false, context };
   } finally {
     targets.waitPorts.cluster.close();
   }
@@ -104,6 +109,8 @@ type Ground = {
 type Built = {
   readonly context: ComponentContext;
   readonly desired: DesiredCluster;
+  /** What Docker had of the cluster before. */
+  readonly observed: ObservedState;
   readonly changes: Plan;
   readonly waits: Plan;
   /** Why it has to be done again, from what there is now. */
@@ -128,10 +135,11 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   const docker = await observeDocker(ports.runtime, request.spec.name);
   const context = await settle(request, dependencies, docker, ground);
   const desired = desiredCluster(context, request.manifests);
-  const steps = plan(desired.docker, docker.state);
+  const observed = new Map([...docker.state].filter(([, resource]) => !isMountContainer(resource)));
+  const steps = plan(desired.docker, observed);
   const changes = steps.filter((step) => step.verb !== 'wait');
   const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
-  const planned = { context, desired, changes, waits };
+  const planned = { context, desired, observed: docker.state, changes, waits };
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
   await confirmLosses(changes, request);
@@ -157,12 +165,12 @@ function isTakenMeanwhile(error: unknown, spec: ClusterSpec): error is SandbarEr
 
 /** Waits for the containers, and meanwhile puts inside what is wanted as soon as that part answers. */
 async function bringUp(
-  waits: Plan,
-  inside: readonly Resource[],
+  built: Built,
   targets: StepTargets,
   options: { readonly request: UpRequest; readonly dependencies: UpDependencies },
-): Promise<Plan> {
+): Promise<Inside> {
   const { dependencies, request } = options;
+  const { waits } = built;
   const isGround = (step: Step): boolean => step.owner === 'control-plane' || step.owner === 'object-store';
   const settled = await Promise.allSettled([
     applyOrThrow(
@@ -172,34 +180,74 @@ async function bringUp(
       request.signal,
     ),
     applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal).then(async () => {
-      const steps = await planInside(inside, targets);
+      const inside = await planInside(built, targets);
+      const { steps, mounts } = inside;
       await confirmLosses(steps, request);
-      emitPlan(steps, dependencies.emit);
+      announce(inside, dependencies.emit, { isDryRun: false });
+      for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
       await applyOrThrow(steps, targets, dependencies, request.signal);
-      return steps;
+      return inside;
     }),
   ]);
   const [others, ground] = settled;
   if (others.status === 'rejected') throw others.reason;
   if (ground.status === 'rejected') throw ground.reason;
+  const { mounts } = ground.value;
+  // New pods need all of the cluster.
+  await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);
+  await warnOfMissing(mounts.commanded, { ...targets, ...targets.waitPorts, emit: dependencies.emit });
   return ground.value;
 }
 
-async function planInside(inside: readonly Resource[], targets: StepTargets): Promise<Plan> {
+type Inside = { readonly steps: Plan; readonly mounts: MountPlan };
+
+async function planInside(
+  { context, desired: { inside }, observed: docker }: Built,
+  targets: StepTargets,
+): Promise<Inside> {
   const objects = inside.filter((resource): resource is ObjectResource => resource.kind === 'object');
   const buckets = inside.flatMap((resource) => (resource.kind === 'bucket' ? [resource.bucket.name] : []));
-  const { cluster } = targets.waitPorts;
-  const maps = await cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { namespace: SYSTEM_NAMESPACE });
-  const [observedObjects, observedBuckets] = await Promise.all([
+  const { cluster, host } = targets.waitPorts;
+  const [maps, pods] = await Promise.all([
+    cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { namespace: SYSTEM_NAMESPACE }),
+    cluster.list({ apiVersion: 'v1', kind: 'Pod' }, {}),
+  ]);
+  const [observedObjects, observedBuckets, mounts] = await Promise.all([
     observeObjects(
       cluster,
       objects,
       maps.find((object) => object.metadata.name === 'inventory'),
     ),
     targets.objectStore === undefined ? new Map() : observeBuckets(targets.objectStore, buckets),
+    planMounts(context, { docker, api: { configMaps: maps, pods } }, host),
   ]);
-  const observed: ObservedState = new Map([...observedObjects, ...observedBuckets]);
-  return plan(inside, observed);
+  const observed: ObservedState = new Map([...observedObjects, ...observedBuckets, ...mounts.observed]);
+  return { steps: plan(withMounts(inside, mounts), observed), mounts };
+}
+
+/** Of a cluster that does not run, only what the file says of mounts can be foreseen. */
+async function planWithoutApi({ context, observed: docker }: Built, host: Host): Promise<Inside> {
+  const mounts = await planMounts(context, { docker, api: undefined }, host);
+  return { steps: plan(mounts.resources, mounts.observed), mounts };
+}
+
+function changesOf({ steps, mounts }: Inside): Plan {
+  return [...steps.filter((step) => step.verb !== 'wait'), ...mounts.rolls];
+}
+
+/** Says what is about to happen. */
+function announce(inside: Inside, emit: Emit, { isDryRun }: { readonly isDryRun: boolean }): void {
+  const { missing, rolls, warnings } = inside.mounts;
+  if (!isDryRun && changesOf(inside).length > 0) emitPlan([...inside.steps, ...rolls], emit);
+  for (const warning of warnings) emit({ type: 'warning', ...warning });
+  for (const { writtenSource } of missing) {
+    const verb = isDryRun ? 'would be' : 'is';
+    emit({ type: 'notice', text: `${writtenSource}, which is mounted, is missing and ${verb} made` });
+  }
+  for (const { workload, cause } of rolls) {
+    const verb = isDryRun ? 'would be' : 'is';
+    emit({ type: 'notice', text: `${formatWorkload(workload)} ${verb} rolled once: ${cause}` });
+  }
 }
 
 async function settle(

@@ -72,6 +72,7 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
       dns: 'sandbar/dns:1',
       ingress: 'sandbar/ingress:1',
       'object-store': 'sandbar/object-store:1',
+      mount: 'sandbar/mount:1',
     },
   };
 }

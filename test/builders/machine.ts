@@ -20,6 +20,7 @@ const IMAGE_REFS = {
   dns: 'sandbar/dns:1',
   ingress: 'sandbar/ingress:1',
   'object-store': 'sandbar/object-store:1',
+  mount: 'sandbar/mount:1',
 };
 
 const READY = JSON.stringify({ status: { conditions: [{ type: 'Ready', status: 'True' }] } });

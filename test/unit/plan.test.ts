@@ -19,6 +19,7 @@ describe('plan', () => {
         'create volume/containerd (missing)',
         'create volume/kubelet (missing)',
         'create volume/claims (missing)',
+        'create volume/mounts (missing)',
         'create volume/object-store (missing)',
         'create container/control-plane (missing)',
         'create container/agent (missing)',

@@ -71,7 +71,7 @@ describe('up', () => {
   it('keeps the data and the identity through down, and brings the cluster back', async () => {
     const machine = new Machine();
     await machine.up();
-    expect((await machine.down()).kept).toHaveLength(6);
+    expect((await machine.down()).kept).toHaveLength(7);
     expect(machine.runtime.containers.size).toBe(0);
     expect(machine.runtime.networks.size).toBe(0);
     const planned = await machine.planned();
@@ -177,8 +177,8 @@ describe('up', () => {
 });
 
 describe('a process that is killed', () => {
-  const changesOfUp = 17;
-  const changesOfDown = 12;
+  const changesOfUp = 18;
+  const changesOfDown = 13;
   const deaths = (count: number) =>
     Array.from({ length: count }, (_, index) => index + 1).flatMap((atChange) =>
       [true, false].map((isCarriedOut) => ({ atChange, isCarriedOut })),

@@ -18,7 +18,7 @@ import type { View } from './view.ts';
 const PROGRESS_TICK_MS = 1000;
 
 /** Rows stand in this order, whatever is done first. */
-const ROW_ORDER: readonly string[] = ['network', ...COMPONENTS, 'objects'];
+const ROW_ORDER: readonly string[] = ['network', ...COMPONENTS, 'mounts', 'objects'];
 const OWNER_WIDTH = Math.max(...ROW_ORDER.map((owner) => owner.length));
 /** Before the text: an icon and a space. */
 const ICON_WIDTH = 2;
