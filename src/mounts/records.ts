@@ -40,7 +40,12 @@ export function planRecords(specs: readonly MountSpec[], context: Context): read
       events: isSameSource ? before.events : undefined,
     };
   });
-  return records.map((record) => ({ ...record, parentId: findParent(record, [...records, ...staying])?.id }));
+  return records.map((record) => {
+    const before = context.existing.find(({ id }) => id === record.id);
+    // Pods that run have a volume of its own for it: it does not move into a mount that came later.
+    const isSettled = before !== undefined && before.parentId === undefined;
+    return isSettled ? record : { ...record, parentId: findParent(record, [...records, ...staying])?.id };
+  });
 }
 
 /** For each mount the folder of the host that its container binds: the source, or one above it. */

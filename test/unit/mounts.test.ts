@@ -304,6 +304,17 @@ describe('records', () => {
     expect(parentOf({ existing: [{ ...existing, sourceType: 'File' }] })).toBeUndefined();
   });
 
+  it('stay where running pods have them when a mount around them comes, and come out when it goes', () => {
+    const outer = specOf('/srv/a', inContainer('/app'));
+    const inner = specOf('/srv/b', inContainer('/app/src'));
+    const alone = planned([inner]);
+    expect(planned([outer, inner], { existing: alone })[1]?.parentId).toBeUndefined();
+    const nested = planned([outer, inner], { origin: 'file' });
+    expect(nested[1]?.parentId).toBe(nested[0]?.id);
+    expect(planned([inner], { existing: nested, origin: 'file' })[0]?.parentId).toBeUndefined();
+    expect(planned([inner], { existing: nested })[0]?.parentId).toBe(nested[0]?.id);
+  });
+
   it('keep what is proven of a source, and nothing of another', () => {
     const [before] = planned([specOf('/srv/a', inContainer('/app'))]) as [MountRecord];
     const existing = [{ ...before, events: 'relayed' as const }];
