@@ -23,7 +23,7 @@ const exitNothingSeen = 3
 // runMountCommand is how the command line, and the container runtime, speak of live mounts with the node.
 func runMountCommand(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("usage: sandbar-agent mounts list|wait|watch|touch|prepare")
+		return errors.New("usage: sandbar-agent mounts list|wait|watch|touch|prepare|attach")
 	}
 	switch arguments[0] {
 	case "list":
@@ -44,8 +44,10 @@ func runMountCommand(arguments []string) error {
 		return touchAll(os.Stdin)
 	case "prepare":
 		return prepare(arguments[1:])
+	case "attach":
+		return attach(arguments[1:])
 	default:
-		return fmt.Errorf("unknown command %q (known: list, wait, watch, touch, prepare)", arguments[0])
+		return fmt.Errorf("unknown command %q (known: list, wait, watch, touch, prepare, attach)", arguments[0])
 	}
 }
 
@@ -82,6 +84,62 @@ func prepare(arguments []string) error {
 		}
 	}
 	return err
+}
+
+// attach runs as a hook in a container's mount namespace, when all that the runtime mounts is there and the container's
+// program does not run yet. Descriptors of detached mounts can be attached in any namespace.
+func attach(arguments []string) error {
+	if len(arguments) != 1 {
+		return errors.New("usage: sandbar-agent mounts attach BUNDLE")
+	}
+	response, err := mounts.Ask(mounts.Request{Command: "attach", Bundle: arguments[0]})
+	if err != nil {
+		return err
+	}
+	root, err := unix.Open(filepath.Join(arguments[0], "rootfs"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the container's root: %w", err)
+	}
+	for i, attachment := range response.Attachments {
+		// What is mounted already goes on top of what comes below it.
+		if attachment.Descriptor < 0 {
+			if response.Attachments[i].Descriptor, err = cloneAt(root, attachment.Destination); err != nil {
+				return fmt.Errorf("clone %s: %w", attachment.Destination, err)
+			}
+		}
+	}
+	for _, attachment := range response.Attachments {
+		if err := attachAt(root, attachment); err != nil {
+			return fmt.Errorf("mount %s: %w", attachment.Destination, err)
+		}
+	}
+	return nil
+}
+
+func cloneAt(root int, destination string) (int, error) {
+	point, err := openInRoot(root, destination)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(point)
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE | unix.AT_EMPTY_PATH
+	return unix.OpenTree(point, "", flags)
+}
+
+func attachAt(root int, attachment mounts.Attachment) error {
+	point, err := openInRoot(root, attachment.Destination)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(point)
+	const exactly = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+	return unix.MoveMount(attachment.Descriptor, "", point, "", exactly)
+}
+
+// openInRoot finds a path as the container will, whose root is not this process's.
+func openInRoot(root int, path string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	return unix.Openat2(root, path, &how)
 }
 
 // watch proves that file events arrive: it says when it watches, then whether an event came.

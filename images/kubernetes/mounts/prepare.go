@@ -3,6 +3,7 @@ package mounts
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandbar.dev/lib/mounts"
 )
 
 // A pod that starts while its folder is on its way, as after a restart of everything, waits this long for it. After
@@ -26,8 +29,18 @@ type bundle struct {
 	mounts []map[string]any
 }
 
-// Prepare changes a container that is about to be created: live mounts appear as its user is to see them, and excluded
-// paths hold the image's own content.
+// prepared is what a container gets once its root file system stands, in the order in which it is mounted.
+type prepared struct {
+	destination string
+	// A live mount, with all that is mounted there now and later.
+	place *place
+	// Else a folder of the node, or, where this is empty too, what the runtime itself has mounted there: a volume inside
+	// of a live mount, which is put on top of it again.
+	path string
+}
+
+// Prepare changes a container that is about to be created. A runtime can only bind what lies at a path at that moment;
+// live mounts are therefore put into the container by a hook, which calls Attach.
 func (s *Service) Prepare(directory string) error {
 	return s.prepare(directory, filepath.Join(directory, "rootfs"))
 }
@@ -38,10 +51,9 @@ func (s *Service) prepare(directory, rootfs string) error {
 		return err
 	}
 	container := keptContainer{rootfs: rootfs, user: b.user, image: b.image}
-	var added []map[string]any
-	for _, mount := range b.mounts {
-		source, _ := mount["source"].(string)
-		destination, _ := mount["destination"].(string)
+	var all []prepared
+	for i, mount := range b.mounts {
+		source, destination := textIn(mount, "source"), textIn(mount, "destination")
 		relative, isBelow := strings.CutPrefix(source, s.directory+"/")
 		if !isBelow {
 			continue
@@ -50,10 +62,10 @@ func (s *Service) prepare(directory, rootfs string) error {
 		if _, err := s.Wait([]string{id}, attachPatience); err != nil {
 			return fmt.Errorf("live mount %w", err)
 		}
-		var err error
+		var found []prepared
 		s.node.do(func() {
 			var place *place
-			if place, err = s.placeFor(id, b.user); err != nil {
+			if place, err = s.placeFor(id, viewer{isContainer: true, owner: b.user, isReadOnly: isReadOnly(mount)}); err != nil {
 				return
 			}
 			if rest != "" {
@@ -61,21 +73,109 @@ func (s *Service) prepare(directory, rootfs string) error {
 				mount["source"] = filepath.Join(place.path, rest)
 				return
 			}
-			mount["source"] = place.source()
-			var kept []map[string]any
-			kept, err = s.keep(id, container, destination)
-			added = append(added, kept...)
+			found, err = s.keep(id, place, container, destination)
+			found = append([]prepared{{destination: destination, place: place}}, found...)
 		})
 		if err != nil {
 			return err
 		}
+		if len(found) > 0 {
+			isFile := !isDirectory(source)
+			placeholder := filepath.Join(directory, fmt.Sprintf("sandbar-placeholder-%d", i))
+			if err := makeMountPoint(placeholder, isFile); err != nil {
+				return err
+			}
+			mount["source"] = placeholder
+			inside, err := s.volumesInside(b, destination, found[0].place)
+			if err != nil {
+				return err
+			}
+			all = append(append(all, found...), inside...)
+		}
 	}
-	b.mounts = append(b.mounts, added...)
+	if len(all) == 0 {
+		return b.write()
+	}
+	slices.SortStableFunc(all, func(first, second prepared) int {
+		return strings.Count(first.destination, "/") - strings.Count(second.destination, "/")
+	})
+	s.node.do(func() { s.prepared[directory] = all })
+	if err := b.addHook("createContainer", hookProgram, "mounts", "attach", directory); err != nil {
+		return err
+	}
 	return b.write()
 }
 
-// placeFor returns the place of an attached mount for a container's user.
-func (s *Service) placeFor(id string, user owner) (*place, error) {
+// hookProgram takes what was prepared into the container.
+const hookProgram = "/usr/local/bin/sandbar-agent"
+
+// Attach returns what a container was prepared for, each thing as the descriptor of a detached mount, which the caller
+// closes; -1 stands for what the runtime itself mounted.
+func (s *Service) Attach(directory string) (attachments []mounts.Attachment, err error) {
+	s.node.do(func() {
+		all, isKnown := s.prepared[directory]
+		delete(s.prepared, directory)
+		if !isKnown {
+			err = fmt.Errorf("%s was not prepared", directory)
+			return
+		}
+		for _, p := range all {
+			var descriptor int
+			if descriptor, err = p.open(); err != nil {
+				return
+			}
+			attachments = append(attachments, mounts.Attachment{Destination: p.destination, Descriptor: descriptor})
+		}
+	})
+	return attachments, err
+}
+
+func (p prepared) open() (int, error) {
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
+	switch {
+	case p.place != nil:
+		descriptor, err := unix.OpenTree(p.place.point, "", flags|unix.AT_EMPTY_PATH)
+		if err != nil {
+			return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
+		}
+		// What is mounted at the place later reaches the container, and never the other way round.
+		attributes := unix.MountAttr{Propagation: unix.MS_SLAVE}
+		err = unix.MountSetattr(descriptor, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attributes)
+		if errors.Is(err, unix.ENOSYS) {
+			// Before Linux 5.12: the container's side makes it so.
+			err = nil
+		}
+		return descriptor, err
+	case p.path != "":
+		return unix.OpenTree(unix.AT_FDCWD, p.path, flags)
+	default:
+		return -1, nil
+	}
+}
+
+// volumesInside lists what else is mounted below a live mount, and makes sure that it can be mounted there.
+func (s *Service) volumesInside(b *bundle, destination string, place *place) ([]prepared, error) {
+	var inside []prepared
+	for _, mount := range b.mounts {
+		target := textIn(mount, "destination")
+		below, isBelow := strings.CutPrefix(target, strings.TrimSuffix(destination, "/")+"/")
+		if !isBelow || strings.HasPrefix(textIn(mount, "source"), s.directory+"/") {
+			continue
+		}
+		if entry, err := os.Stat(textIn(mount, "source")); err == nil {
+			var made error
+			s.node.do(func() { made = makePoint(place, below, !entry.IsDir()) })
+			if made != nil {
+				return nil, fmt.Errorf("make a place for %s: %w", target, made)
+			}
+		}
+		inside = append(inside, prepared{destination: target})
+	}
+	return inside, nil
+}
+
+// placeFor returns the place of an attached mount for containers of a kind.
+func (s *Service) placeFor(id string, user viewer) (*place, error) {
 	r, isKnown := s.records[id]
 	if !isKnown {
 		return nil, fmt.Errorf("live mount %s was removed", id)
@@ -83,8 +183,8 @@ func (s *Service) placeFor(id string, user owner) (*place, error) {
 	if r.parent != "" {
 		return nil, fmt.Errorf("live mount %s lies inside of %s", id, r.parent)
 	}
-	key := placeKey{id, viewer{true, user}}
-	path := filepath.Join(s.directory, usersDirectory, fmt.Sprintf("%d-%d", user.uid, user.gid), id)
+	key := placeKey{id, user}
+	path := filepath.Join(s.directory, usersDirectory, user.String(), id)
 	place := s.openPlace(key, path, r.isFile)
 	if place == nil {
 		return nil, fmt.Errorf("live mount %s: no place can be made at %s", id, path)
@@ -95,43 +195,53 @@ func (s *Service) placeFor(id string, user owner) (*place, error) {
 	return place, nil
 }
 
-// keep returns the mounts of what is excluded from a mount and from those inside of it.
-func (s *Service) keep(id string, container keptContainer, destination string) ([]map[string]any, error) {
+// keep returns what is excluded from a mount and from those inside of it.
+func (s *Service) keep(id string, place *place, container keptContainer, destination string) ([]prepared, error) {
 	r, isKnown := s.records[id]
 	if !isKnown {
 		return nil, fmt.Errorf("live mount %s was removed", id)
 	}
-	var added []map[string]any
+	var all []prepared
 	for _, excluded := range r.excluded {
 		target := filepath.Join(destination, excluded)
-		source, err := s.kept.open(id, target, container)
+		path, err := s.kept.open(id, target, container)
 		if err == nil {
-			err = s.makePoint(placeKey{id, viewer{true, container.user}}, excluded)
+			err = makePoint(place, excluded, false)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("live mount %s: keep %s: %w", id, target, err)
 		}
-		added = append(added, map[string]any{
-			"destination": target, "type": "bind", "source": source, "options": []string{"rbind", "rprivate", "rw"},
-		})
+		all = append(all, prepared{destination: target, path: path})
 	}
-	for _, child := range s.childrenOf(id) {
-		below, err := s.keep(child.id, container, filepath.Join(destination, child.below(r)))
+	for key, inner := range s.places {
+		child := s.records[key.id]
+		if child.parent != id || key.user != s.viewerOf(place) {
+			continue
+		}
+		below, err := s.keep(child.id, inner, container, filepath.Join(destination, child.below(r)))
 		if err != nil {
 			return nil, err
 		}
-		added = append(added, below...)
+		all = append(all, below...)
 	}
-	return added, nil
+	return all, nil
 }
 
-// makePoint makes sure that a folder is there to mount something on, as the owner of the folder around it would make it.
-func (s *Service) makePoint(key placeKey, below string) error {
-	place := s.places[key]
-	if place == nil || place.top < 0 {
-		return fmt.Errorf("its mount is not attached")
+func (s *Service) viewerOf(wanted *place) viewer {
+	for key, place := range s.places {
+		if place == wanted {
+			return key.user
+		}
 	}
-	point, _, err := makePointBelow(place.top, below, false)
+	return viewer{}
+}
+
+// makePoint makes sure that something can be mounted below a place, as the owner of the folder around it would.
+func makePoint(place *place, below string, isFile bool) error {
+	if place.top < 0 {
+		return errors.New("its mount is not attached")
+	}
+	point, _, err := makePointBelow(place.top, below, isFile)
 	if err != nil {
 		return err
 	}
@@ -171,11 +281,23 @@ func readBundle(path string) (*bundle, error) {
 	return b, nil
 }
 
-func (b *bundle) write() error {
-	// A mount has to come after those that it lies in.
-	slices.SortStableFunc(b.mounts, func(first, second map[string]any) int {
-		return depthOf(first) - depthOf(second)
+// addHook adds a program that the runtime runs at a point of the container's creation.
+func (b *bundle) addHook(moment, path string, arguments ...string) error {
+	hooks := map[string][]any{}
+	if b.fields["hooks"] != nil {
+		if err := json.Unmarshal(b.fields["hooks"], &hooks); err != nil {
+			return fmt.Errorf("%s: hooks: %w", b.path, err)
+		}
+	}
+	hooks[moment] = append(hooks[moment], map[string]any{
+		"path": path, "args": append([]string{filepath.Base(path)}, arguments...),
 	})
+	var err error
+	b.fields["hooks"], err = json.Marshal(hooks)
+	return err
+}
+
+func (b *bundle) write() error {
 	var err error
 	if b.fields["mounts"], err = json.Marshal(b.mounts); err != nil {
 		return err
@@ -187,7 +309,12 @@ func (b *bundle) write() error {
 	return os.WriteFile(b.path, content, 0o600)
 }
 
-func depthOf(mount map[string]any) int {
-	destination, _ := mount["destination"].(string)
-	return strings.Count(filepath.Clean(destination), "/")
+func textIn(mount map[string]any, field string) string {
+	text, _ := mount[field].(string)
+	return text
+}
+
+func isReadOnly(mount map[string]any) bool {
+	options, _ := mount["options"].([]any)
+	return slices.Contains(options, any("ro"))
 }

@@ -74,20 +74,20 @@ func (s *Service) follow(ctx context.Context, client clientset.Interface) error 
 	return ctx.Err()
 }
 
-func listen(path string) (net.Listener, error) {
+func listen(path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	return listener, os.Chmod(path, 0o600)
 }
 
-func (s *Service) serveCommands(listener net.Listener) {
+func (s *Service) serveCommands(listener *net.UnixListener) {
 	for {
-		connection, err := listener.Accept()
+		connection, err := listener.AcceptUnix()
 		if err != nil {
 			return
 		}
@@ -102,7 +102,7 @@ func (s *Service) serveCommands(listener net.Listener) {
 				response.Error = err.Error()
 			}
 			// Whoever asked may have gone.
-			_ = json.NewEncoder(connection).Encode(response)
+			_ = mounts.Answer(connection, response)
 		}()
 	}
 }
@@ -116,6 +116,9 @@ func (s *Service) answer(request mounts.Request) (mounts.Response, error) {
 		return mounts.Response{Mounts: statuses}, err
 	case "prepare":
 		return mounts.Response{}, s.Prepare(request.Bundle)
+	case "attach":
+		attachments, err := s.Attach(request.Bundle)
+		return mounts.Response{Attachments: attachments}, err
 	default:
 		return mounts.Response{}, fmt.Errorf("unknown command %q", request.Command)
 	}

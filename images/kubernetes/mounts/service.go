@@ -38,21 +38,41 @@ type Service struct {
 	// The file systems that have no id-mapped mounts, by mount.
 	unmapped map[string]bool
 	polls    map[string]chan struct{}
+	// By bundle, between a container's preparation and its creation.
+	prepared map[string][]prepared
 	// Closed and made anew whenever something has changed.
 	changed chan struct{}
 }
 
-// placeKey names a place: a mount as the containers of one user see it; the host's own view has no user.
+// placeKey names a place: a mount as some containers see it.
 type placeKey struct {
-	id string
-	// Nil: files have the owners that they have on the host.
+	id   string
 	user viewer
 }
 
-// viewer is a container's user; `isMapped` is false for the host's own view.
+// viewer is whom a place is for: containers of one user, or, with the zero value, whoever looks at the node itself,
+// where files have the owners that they have on the host.
 type viewer struct {
-	isMapped bool
+	isContainer bool
 	owner
+	isReadOnly bool
+}
+
+// String is the name of the folder with the places of such containers.
+func (v viewer) String() string {
+	name := fmt.Sprintf("%d-%d", v.uid, v.gid)
+	if v.isReadOnly {
+		name += "-ro"
+	}
+	return name
+}
+
+func parseViewer(name string) (viewer, bool) {
+	v := viewer{isContainer: true}
+	numbers, isReadOnly := strings.CutSuffix(name, "-ro")
+	v.isReadOnly = isReadOnly
+	n, err := fmt.Sscanf(numbers, "%d-%d", &v.uid, &v.gid)
+	return v, err == nil && n == 2
 }
 
 // finding is what a mount container said last.
@@ -61,7 +81,7 @@ type finding struct {
 	detail string
 }
 
-// usersDirectory holds the places of containers whose user is another than the folder's owner.
+// usersDirectory holds the places of containers.
 const usersDirectory = ".users"
 
 // Directories are where a Service works, and the mount namespace that they are in.
@@ -87,6 +107,7 @@ func New(directories Directories) (*Service, error) {
 		mappings:  map[[2]owner]*mapping{},
 		unmapped:  map[string]bool{},
 		polls:     map[string]chan struct{}{},
+		prepared:  map[string][]prepared{},
 		changed:   make(chan struct{}),
 	}
 	var err error
@@ -283,14 +304,13 @@ func (s *Service) replaceFolder(id string, descriptor int) error {
 // openPlaces makes the places of a mount that is not inside of another one.
 func (s *Service) openPlaces(r record) {
 	s.openPlace(placeKey{id: r.id}, filepath.Join(s.directory, r.id), r.isFile)
-	for _, user := range namesIn(filepath.Join(s.directory, usersDirectory)) {
-		var o owner
-		path := filepath.Join(s.directory, usersDirectory, user, r.id)
+	for _, name := range namesIn(filepath.Join(s.directory, usersDirectory)) {
+		path := filepath.Join(s.directory, usersDirectory, name, r.id)
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}
-		if n, err := fmt.Sscanf(user, "%d-%d", &o.uid, &o.gid); err == nil && n == 2 {
-			s.openPlace(placeKey{r.id, viewer{true, o}}, path, r.isFile)
+		if user, isViewer := parseViewer(name); isViewer {
+			s.openPlace(placeKey{r.id, user}, path, r.isFile)
 		}
 	}
 }
@@ -336,8 +356,11 @@ func (s *Service) showAt(r record, key placeKey, place *place) error {
 		s.showChildren(r, key.user, place.top)
 		return nil
 	}
-	// Where a pod's container has the mount read-only, Kubernetes makes it so; inside of a parent nobody else does.
-	isReadOnly := r.isReadOnly && r.parent != ""
+	isReadOnly := key.user.isReadOnly
+	if r.parent != "" {
+		// As volumes inside of volumes: each for itself.
+		isReadOnly = r.isReadOnly
+	}
 	showChildren := func(top int) {
 		s.closeChildPlaces(r.id, key.user)
 		s.showChildren(r, key.user, top)
@@ -412,7 +435,7 @@ func (s *Service) childrenOf(id string) []record {
 }
 
 func (s *Service) mappingFor(id string, folder *folder, user viewer) (*mapping, error) {
-	if !user.isMapped || user.owner == folder.owner || s.unmapped[id] {
+	if !user.isContainer || user.owner == folder.owner || s.unmapped[id] {
 		return nil, nil
 	}
 	key := [2]owner{folder.owner, user.owner}
@@ -516,10 +539,12 @@ func (s *Service) ownership(id string, folder *folder) (string, []mounts.User) {
 	users := []mounts.User{}
 	ownership := ""
 	for key := range s.places {
-		if key.id != id || !key.user.isMapped {
+		if key.id != id || !key.user.isContainer {
 			continue
 		}
-		users = append(users, key.user.owner.status())
+		if user := key.user.owner.status(); !slices.Contains(users, user) {
+			users = append(users, user)
+		}
 		switch {
 		case key.user.owner == folder.owner:
 			if ownership == "" {

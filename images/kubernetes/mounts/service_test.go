@@ -1,7 +1,6 @@
 package mounts
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -382,39 +381,34 @@ func (n *node) startImage(name string, files map[string]string) string {
 	return rootfs
 }
 
-// prepare writes a bundle with one live mount, has it prepared, and returns the sources of its mounts by destination.
+// prepare writes a bundle with one live mount, has it prepared, and returns which folders of the node it gets where.
 func (n *node) prepare(rootfs, id, destination string) map[string]string {
 	n.t.Helper()
 	content := fmt.Sprintf(`{"ociVersion":"1.2.1","process":{"user":{"uid":0,"gid":0},"args":["x"]},"annotations":{},`+
 		`"mounts":[{"destination":%q,"source":%q,"type":"bind","options":["rbind"]},{"destination":"/proc","source":"proc"}],`+
 		`"linux":{"resources":{"memory":{"limit":9223372036854775807}}}}`, destination, filepath.Join(n.service.directory, id))
-	var changed []byte
 	// Prepare reads the bundle where the test's own process sees it.
-	local := filepath.Join(n.t.TempDir(), "bundle")
-	if err := os.MkdirAll(local, 0o755); err != nil {
-		n.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(local, "config.json"), []byte(content), 0o600); err != nil {
+	local := n.t.TempDir()
+	config := filepath.Join(local, "config.json")
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
 	if err := n.service.prepare(local, rootfs); err != nil {
 		n.t.Fatal(err)
 	}
-	changed, _ = os.ReadFile(filepath.Join(local, "config.json"))
-	if !strings.Contains(string(changed), "9223372036854775807") {
-		n.t.Errorf("a number was changed: %s", changed)
+	changed := read(config)
+	for _, want := range []string{"9223372036854775807", `"hooks":{"createContainer":[{"args":["sandbar-agent","mounts","attach"`} {
+		if !strings.Contains(changed, want) {
+			n.t.Errorf("%s is not in %s", want, changed)
+		}
 	}
-	var parsed struct {
-		Mounts []struct{ Destination, Source string }
-	}
-	if err := json.Unmarshal(changed, &parsed); err != nil {
-		n.t.Fatal(err)
-	}
-	sources := map[string]string{}
-	for _, mount := range parsed.Mounts {
-		sources[mount.Destination] = mount.Source
-	}
-	return sources
+	paths := map[string]string{}
+	n.service.node.do(func() {
+		for _, p := range n.service.prepared[local] {
+			paths[p.destination] = p.path
+		}
+	})
+	return paths
 }
 
 // pod is a mount namespace below the node's, as a container's: what is mounted on the node reaches it, not the reverse.
@@ -427,7 +421,7 @@ func (n *node) startPod(id string, user owner) *pod {
 	n.t.Helper()
 	var place *place
 	var err error
-	n.service.node.do(func() { place, err = n.service.placeFor(id, user) })
+	n.service.node.do(func() { place, err = n.service.placeFor(id, viewer{isContainer: true, owner: user}) })
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -440,12 +434,7 @@ func (n *node) startPodAt(place *place) *pod {
 	var err error
 	var isFile bool
 	n.service.node.do(func() {
-		// As crun binds the source that it is given.
-		descriptor, err = unix.OpenTree(unix.AT_FDCWD, place.source(), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		if err == nil {
-			attributes := unix.MountAttr{Propagation: unix.MS_SLAVE}
-			err = unix.MountSetattr(descriptor, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attributes)
-		}
+		descriptor, err = prepared{place: place}.open()
 		var stat unix.Stat_t
 		isFile = unix.Fstat(place.point, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
 	})

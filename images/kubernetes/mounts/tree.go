@@ -78,8 +78,8 @@ func (f *folder) clone(mapping *mapping, isReadOnly bool) (int, error) {
 	return descriptor, nil
 }
 
-// place is a point of the shared tree at which a folder appears. Containers get the point itself, through its
-// descriptor, and not what is mounted there at that moment: so what is mounted later reaches all of them.
+// place is a point of the shared tree at which a folder appears. Containers get a clone of the point itself, with what is
+// mounted there, and not of what is mounted there alone: so what is mounted later reaches all of them.
 type place struct {
 	path string
 	// The bare directory or file, below everything that is mounted there.
@@ -158,11 +158,6 @@ func (p *place) forgetTop() {
 		unix.Close(p.top)
 		p.top = -1
 	}
-}
-
-// source is a path by which a container's runtime finds the point itself.
-func (p *place) source() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.point)
 }
 
 // moveMountBeneath mounts below what is on top of the target (Linux 6.5; not in golang.org/x/sys yet).

@@ -2,8 +2,12 @@ package mounts
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+
+	"golang.org/x/sys/unix"
 )
 
 // ControlSocket is where the component that places mounts answers commands inside of the agent.
@@ -11,20 +15,29 @@ const ControlSocket = "/run/sandbar/mounts-control.sock"
 
 // Request is one question to that component; the fields besides Command belong to some commands only.
 type Request struct {
-	// list, wait, or prepare.
+	// list, wait, prepare, or attach.
 	Command string `json:"command"`
 	// wait: mounts that have to be attached.
 	IDs []string `json:"ids,omitempty"`
 	// wait: how long, in milliseconds.
 	TimeoutMs int64 `json:"timeoutMs,omitempty"`
-	// prepare: the bundle of a container that the runtime is about to create.
+	// prepare, attach: the bundle of a container that the runtime is about to create.
 	Bundle string `json:"bundle,omitempty"`
 }
 
-// Response holds an error, or the mounts that were asked for.
+// Response holds an error, or what was asked for.
 type Response struct {
 	Error  string   `json:"error,omitempty"`
 	Mounts []Status `json:"mounts,omitempty"`
+	// Descriptors travel beside the response, one for each attachment that has one.
+	Attachments []Attachment `json:"attachments,omitempty"`
+}
+
+// Attachment is something that a container gets before it starts.
+type Attachment struct {
+	Destination string `json:"destination"`
+	// A detached mount, or -1 for what is mounted at the destination already.
+	Descriptor int `json:"descriptor"`
 }
 
 // Status is what is known of a mount on the node.
@@ -51,7 +64,7 @@ type User struct {
 
 // Ask sends a request and returns the answer; an error of the component is an error here.
 func Ask(request Request) (Response, error) {
-	connection, err := net.Dial("unix", ControlSocket)
+	connection, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: ControlSocket, Net: "unix"})
 	if err != nil {
 		return Response{}, fmt.Errorf("mounts are not served yet: %w", err)
 	}
@@ -59,12 +72,76 @@ func Ask(request Request) (Response, error) {
 	if err := json.NewEncoder(connection).Encode(request); err != nil {
 		return Response{}, err
 	}
+	response, err := readResponse(connection)
+	if err == nil && response.Error != "" {
+		err = errors.New(response.Error)
+	}
+	return response, err
+}
+
+// mostDescriptors is the kernel's limit for one message (SCM_MAX_FD).
+const mostDescriptors = 253
+
+// Answer writes a response, and closes its descriptors.
+func Answer(connection *net.UnixConn, response Response) error {
+	var descriptors []int
+	for _, attachment := range response.Attachments {
+		if attachment.Descriptor >= 0 {
+			descriptors = append(descriptors, attachment.Descriptor)
+			defer unix.Close(attachment.Descriptor)
+		}
+	}
+	if len(descriptors) > mostDescriptors {
+		response, descriptors = Response{Error: fmt.Sprintf("%d mounts are too many for one container", len(descriptors))}, nil
+	}
+	content, err := json.Marshal(response)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(descriptors) > 0 {
+		rights = unix.UnixRights(descriptors...)
+	}
+	n, _, err := connection.WriteMsgUnix(content, rights, nil)
+	if err == nil && n < len(content) {
+		_, err = connection.Write(content[n:])
+	}
+	return err
+}
+
+// readResponse reads until the component has closed the connection, and puts received descriptors in their places.
+func readResponse(connection *net.UnixConn) (Response, error) {
+	var content []byte
+	var descriptors []int
+	buffer := make([]byte, 64<<10)
+	rights := make([]byte, unix.CmsgSpace(4*mostDescriptors))
+	for {
+		n, oobn, _, _, err := connection.ReadMsgUnix(buffer, rights)
+		content = append(content, buffer[:n]...)
+		received, rightsErr := parseAllRights(rights[:oobn])
+		descriptors = append(descriptors, received...)
+		if rightsErr != nil {
+			return Response{}, rightsErr
+		}
+		if errors.Is(err, io.EOF) || (err == nil && n == 0) {
+			break
+		}
+		if err != nil {
+			return Response{}, fmt.Errorf("read the answer: %w", err)
+		}
+	}
 	var response Response
-	if err := json.NewDecoder(connection).Decode(&response); err != nil {
+	if err := json.Unmarshal(content, &response); err != nil {
 		return Response{}, fmt.Errorf("read the answer: %w", err)
 	}
-	if response.Error != "" {
-		return response, fmt.Errorf("%s", response.Error)
+	for i := range response.Attachments {
+		if response.Attachments[i].Descriptor < 0 {
+			continue
+		}
+		if len(descriptors) == 0 {
+			return Response{}, errors.New("a descriptor is missing in the answer")
+		}
+		response.Attachments[i].Descriptor, descriptors = descriptors[0], descriptors[1:]
 	}
 	return response, nil
 }

@@ -177,20 +177,35 @@ func nextLength(connection *net.UnixConn) (int, error) {
 	return length, peekErr
 }
 
+// parseRights returns the descriptor of a message, or -1 where there is none.
 func parseRights(rights []byte) (int, error) {
-	if len(rights) == 0 {
-		return -1, nil
+	descriptors, err := parseAllRights(rights)
+	if err != nil || len(descriptors) == 0 {
+		return -1, err
 	}
-	messages, err := unix.ParseSocketControlMessage(rights)
-	if err != nil || len(messages) != 1 {
-		return -1, fmt.Errorf("unreadable control message: %w", err)
+	for _, unexpected := range descriptors[1:] {
+		unix.Close(unexpected)
 	}
-	descriptors, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(descriptors) != 1 {
-		return -1, fmt.Errorf("unreadable descriptors: %w", err)
-	}
-	unix.CloseOnExec(descriptors[0])
 	return descriptors[0], nil
+}
+
+func parseAllRights(rights []byte) ([]int, error) {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil {
+		return nil, fmt.Errorf("unreadable control message: %w", err)
+	}
+	var all []int
+	for _, message := range messages {
+		descriptors, err := unix.ParseUnixRights(&message)
+		if err != nil {
+			return all, fmt.Errorf("unreadable descriptors: %w", err)
+		}
+		all = append(all, descriptors...)
+	}
+	for _, descriptor := range all {
+		unix.CloseOnExec(descriptor)
+	}
+	return all, nil
 }
 
 func closeDescriptor(descriptor int) {
