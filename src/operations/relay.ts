@@ -127,12 +127,14 @@ async function runSession(
   const watches = watchSources(watchFiles, touches, stop);
   try {
     await withCluster(access, ports, async (cluster) => {
-      // Twice: a mount may just be waiting for its relay.
-      for (let idle = 0; idle < 2 && !stop.aborted;) {
+      let idleLooks = 0;
+      while (!stop.aborted) {
         const records = (await listRecords(cluster)).filter(({ events }) => events === 'relayed');
         onAnswer();
         watches.watch(records);
-        idle = records.length === 0 ? idle + 1 : 0;
+        idleLooks = records.length === 0 ? idleLooks + 1 : 0;
+        // Twice: a mount may just be waiting for its relay.
+        if (idleLooks === 2) return;
         await ports.clock.sleep(PAUSE_MS, stop).catch(() => signal.throwIfAborted());
       }
     });

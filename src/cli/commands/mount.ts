@@ -4,6 +4,7 @@ import { SandbarError } from '../../model/errors.ts';
 import { formatWorkload, type MountTarget } from '../../model/mounts.ts';
 import { resolveImages } from '../../operations/images.ts';
 import { listMounts, mount, type MountListing, type MountResult } from '../../operations/mounts.ts';
+import { requireSavable, saveRecord } from '../../operations/mount-save.ts';
 import { unmount, type UnmountResult } from '../../operations/unmount.ts';
 import type { Rollout } from '../../operations/mount-workloads.ts';
 import { clusterNameOf } from '../load-spec.ts';
@@ -35,6 +36,7 @@ export function runMount(input: CommandInput<MountFlags>): Promise<number> {
     const { cli, globals, flags } = input;
     const { ports, emit } = context;
     const { target, path } = parseTarget(flags);
+    if (flags.save === true) requireSavable(target);
     const file = await findConfigFile(cli.host, globals);
     const excluded = (flags.exclude ?? []).map((text) => required(parseExcluded(text, path ?? '/')).path);
     const result = await mount(
@@ -51,7 +53,12 @@ export function runMount(input: CommandInput<MountFlags>): Promise<number> {
       },
       { ports, emit, startRelay: cli.startRelay, ensureImage: () => resolveMountImage(input, context) },
     );
-    return { result: describeMount(result), text: formatMount(flags, result, path).join('\n') };
+    const savedIn = flags.save === true ? await saveRecord(result.record, file, cli.host) : undefined;
+    const saved = savedIn === undefined ? [] : [`  saved in ${savedIn}`];
+    return {
+      result: { ...describeMount(result), savedIn },
+      text: [...formatMount(flags, result, path), ...saved].join('\n'),
+    };
   });
 }
 
@@ -108,7 +115,7 @@ function required<T extends object>(parsed: T | SyntaxProblem): T {
   throw new SandbarError('USAGE', problem, suggestion === undefined ? {} : { hint: suggestion });
 }
 
-function describeMount({ record, change, rollout, placed, nodePath }: MountResult): unknown {
+function describeMount({ record, change, rollout, placed, nodePath }: MountResult): object {
   const { target, ...rest } = record;
   return {
     ...rest,
