@@ -98,15 +98,23 @@ describe.each<[string, () => Host]>([
   it('lets one at a time have a lock, tells who waits, and passes a failure on', async () => {
     const log: string[] = [];
     const waits: string[] = [];
+    let noteBothWait: () => void = () => undefined;
+    const bothWait = new Promise<void>((resolve) => {
+      noteBothWait = resolve;
+    });
+    const onWait = (holder: string): void => {
+      if (waits.push(holder) === 2) noteBothWait();
+    };
     const work = (name: string) => async (): Promise<string> => {
       log.push(`${name} begins`);
-      await new Promise((resolve) => setImmediate(resolve));
+      // The first one goes on only when the others have seen that it has the lock.
+      await bothWait;
       log.push(`${name} ends`);
       if (name === 'b') throw new Error('b broke');
       return name;
     };
     const results = await Promise.allSettled(
-      ['a', 'b', 'c'].map((name) => host.withLock('cluster-x', { onWait: (holder) => waits.push(holder) }, work(name))),
+      ['a', 'b', 'c'].map((name) => host.withLock('cluster-x', { onWait }, work(name))),
     );
     expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'fulfilled', 'rejected']);
     expect(log.filter((_line, index) => index % 2 === 0).map((line) => line.replace('begins', 'ends'))).toEqual(
