@@ -8,10 +8,11 @@ import { Measurements, type StepSummary, type Summary } from './measures.ts';
 import { measureBuild } from './parts/build.ts';
 import { measureLife, prepareLife } from './parts/life.ts';
 import { measureLoad } from './parts/load.ts';
+import { measureMounts, prepareMounts } from './parts/mounts.ts';
 import { measureRest } from './parts/rest.ts';
 import { Subject } from './subject.ts';
 
-const PARTS = ['up', 'load', 'rest', 'build'] as const;
+const PARTS = ['up', 'load', 'mounts', 'rest', 'build'] as const;
 type Part = (typeof PARTS)[number];
 
 const USAGE = `npm run bench -- [options]
@@ -89,6 +90,10 @@ async function measureAll(subject: Subject, options: Options, signal: AbortSigna
     await repeat('up', () => measureLife(subject, measurements));
   }
   if (parts.includes('load')) await repeat('load', () => measureLoad(subject, measurements));
+  if (parts.includes('mounts')) {
+    await prepareMounts(subject);
+    await repeat('mounts', () => measureMounts(subject, measurements));
+  }
   if (parts.includes('rest')) await repeat('rest', () => measureRest(subject, measurements));
   if (parts.includes('build')) {
     loads['build'] = currentLoad();
@@ -119,7 +124,7 @@ function parseOptions(root: string, args: readonly string[]): Options | undefine
         name: { type: 'string', default: 'bench' },
       },
     });
-    const wished = values.only?.split(',') ?? ['up', 'load', 'rest'];
+    const wished = values.only?.split(',') ?? ['up', 'load', 'mounts', 'rest'];
     const parts = PARTS.filter((part) => wished.includes(part) || (part === 'build' && values.build));
     const runs = Number(values.runs);
     if (wished.some((part) => !PARTS.includes(part as Part)) || !(runs >= 1)) return undefined;
@@ -136,7 +141,7 @@ function formatMeasures(summaries: readonly Summary[]): string {
   return formatTable([
     ['MEASURE', 'MEDIAN', 'GOAL', 'FROM', 'TO', 'RUNS'],
     ...summaries.map(({ title, unit, median, goal, min, max, values }) => {
-      const figure = (value: number): string => `${value.toFixed(unit === 'MiB' ? 0 : 2)} ${unit}`;
+      const figure = (value: number): string => `${value.toFixed(unit === 'MiB' && value >= 10 ? 0 : 2)} ${unit}`;
       const limit = goal === undefined ? '' : `${String(goal)} ${unit}${median > goal ? ' ✖' : ''}`;
       return [title, figure(median), limit, figure(min), figure(max), String(values.length)];
     }),

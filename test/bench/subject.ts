@@ -65,6 +65,11 @@ export class Subject {
     await rm(this.#directory, { recursive: true, force: true });
   }
 
+  /** A folder that goes with the subject. */
+  get directory(): string {
+    return this.#directory;
+  }
+
   containerName(component: string): string {
     return `sandbar-${this.clusterName}-${component}`;
   }
@@ -93,6 +98,16 @@ export class Subject {
   async kubectl(args: readonly string[], input?: string): Promise<Ended> {
     this.#kubectl ??= await findKubectl();
     return run(this.#kubectl, args, { ...this.#options(), ...(input === undefined ? {} : { input }) });
+  }
+
+  /** Starts a program in a pod and hands over its lines; it ends with the subject at the latest. */
+  startInPod(pod: string, command: readonly string[], onLine: (line: string) => void): { readonly stop: () => void } {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#signal, stop.signal]);
+    const options = { ...this.#options(), signal, onLine };
+    // Its end is told by what it printed, or by somebody waiting in vain.
+    void run(this.#kubectl ?? '', ['exec', pod, '--', ...command], options).catch(() => undefined);
+    return { stop: () => stop.abort() };
   }
 
   /** Makes sure that there is a kubectl to be called; needs a cluster. */

@@ -1,18 +1,9 @@
 /** The engine itself goes away and comes back; nobody calls the command line. */
-import { spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
+import { canRestartEngine, restartEngine } from './engine-restart.ts';
 import { echoApp, echoScript, ingress, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { createSandbox, eventually } from './support.ts';
-
-const PID_FILE = '/var/run/docker.pid';
-
-/** Only root may restart an engine, and only one of this machine's own. */
-const canRestartEngine = process.getuid?.() === 0 && existsSync(PID_FILE);
 
 describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => {
   const sandbox = createSandbox('engine');
@@ -31,7 +22,7 @@ describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => 
     await sandbox.mustKubectl(['rollout', 'status', 'deployment/one', '--timeout=60s']);
     const [containers, ports] = await Promise.all([sandbox.containerIds(), sandbox.ports()]);
 
-    await restartEngine();
+    await restartEngine(sandbox);
 
     await eventually('status is ready', async () => (await sandbox.run(['status'])).exitCode === 0 || undefined);
     await eventually('the app is served again', async () => {
@@ -44,26 +35,4 @@ describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => 
     expect(await sandbox.must(['bucket', 'ls'])).toContain('kept');
     expect((await sandbox.up()).steps).toEqual([]);
   });
-
-  async function restartEngine(): Promise<void> {
-    if (existsSync('/run/systemd/system')) {
-      await execa('systemctl', ['restart', 'docker']);
-      return;
-    }
-    const pid = (await readFile(PID_FILE, 'utf8')).trim();
-    const [file = 'dockerd', ...args] = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').slice(0, -1);
-    process.kill(Number(pid), 'SIGTERM');
-    await eventually('the engine has ended', () => Promise.resolve(!existsSync(`/proc/${pid}`) || undefined));
-    const log = openSync(join(tmpdir(), 'sandbar-e2e-dockerd.log'), 'a');
-    spawn(file, args, { detached: true, stdio: ['ignore', log, log] }).unref();
-    closeSync(log);
-    await eventually('the engine answers', async () => {
-      try {
-        await sandbox.docker.ping();
-        return true;
-      } catch {
-        return undefined;
-      }
-    });
-  }
 });

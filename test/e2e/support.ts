@@ -98,6 +98,8 @@ export type Sandbox = {
 export type KubernetesJson = {
   readonly metadata: {
     readonly name: string;
+    readonly uid: string;
+    readonly deletionTimestamp?: string;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
   };

@@ -6,7 +6,12 @@ const SETTLING_MS = 120_000;
 const WATCHING_MS = 120_000;
 const MIB = 2 ** 20;
 
-type Sample = { readonly component: string; readonly memoryMiB: number; readonly cpuNs: number; readonly atMs: number };
+export type Sample = {
+  readonly component: string;
+  readonly memoryMiB: number;
+  readonly cpuNs: number;
+  readonly atMs: number;
+};
 
 /** Memory two minutes after `up`, then CPU over two minutes. */
 export async function measureRest(subject: Subject, measurements: Measurements): Promise<void> {
@@ -33,7 +38,8 @@ export async function measureRest(subject: Subject, measurements: Measurements):
   await subject.sandbar('down', '--volumes', '--yes');
 }
 
-async function sampleAll(subject: Subject): Promise<readonly Sample[]> {
+/** What each container of the cluster takes just now. */
+export async function sampleAll(subject: Subject): Promise<readonly Sample[]> {
   const { docker, clusterName } = subject;
   const label = [`dev.sandbar.cluster=${clusterName}`];
   const containers = await docker.listContainers({ filters: { label } });
