@@ -155,7 +155,10 @@ export async function rollWorkload(cluster: Cluster, workload: WorkloadRef, wait
   const { clock, timeoutMs = 60_000 } = waiting;
   const ref = { apiVersion: 'apps/v1', kind, metadata: { name, namespace } };
   const annotations = { 'kubectl.kubernetes.io/restartedAt': new Date(clock.now()).toISOString() };
+  const before = await listPods(cluster, workload);
   await cluster.patch(ref, { spec: { template: { metadata: { annotations } } } });
+  // A StatefulSet waits for a pod to become ready before it renews it, even if it is for want of a mount that it is not.
+  if (kind === 'StatefulSet') for (const pod of before) if (!isReady(pod)) await cluster.remove(pod);
   const problem = await waitForRollout(cluster, workload, { ...waiting, timeoutMs });
   if (problem === undefined) return;
   throw new SandbarError(
@@ -260,6 +263,12 @@ function isAlive(pod: KubernetesObject): boolean {
   const { phase } = (pod['status'] ?? {}) as { readonly phase?: string };
   const { deletionTimestamp } = pod.metadata as { readonly deletionTimestamp?: string };
   return deletionTimestamp === undefined && phase !== 'Succeeded' && phase !== 'Failed';
+}
+
+function isReady(pod: KubernetesObject): boolean {
+  type Conditions = readonly { readonly type: string; readonly status: string }[];
+  const { conditions = [] } = (pod['status'] ?? {}) as { readonly conditions?: Conditions };
+  return conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
 }
 
 function createdAt({ metadata }: KubernetesObject): string {

@@ -89,7 +89,10 @@ export async function list(runtime: Runtime): Promise<readonly ClusterListing[]>
     runtime.listContainers({ key: LABELS.cluster }),
   ]);
   return names.map((name) => {
-    const own = containers.filter((container) => container.labels[LABELS.cluster] === name);
+    const own = containers.filter(
+      // A folder of the host that is gone stops its mount's container, and no more.
+      ({ labels }) => labels[LABELS.cluster] === name && labels[LABELS.component] !== 'mounts',
+    );
     const running = own.filter((container) => container.state === 'running').length;
     const apiPort = hostPortOf(own, 'control-plane', 6443);
     return {

@@ -237,13 +237,9 @@ function changesOf({ steps, mounts }: Inside): Plan {
 
 /** Says what is about to happen. */
 function announce(inside: Inside, emit: Emit, { isDryRun }: { readonly isDryRun: boolean }): void {
-  const { missing, rolls, warnings } = inside.mounts;
+  const { rolls, warnings } = inside.mounts;
   if (!isDryRun && changesOf(inside).length > 0) emitPlan([...inside.steps, ...rolls], emit);
   for (const warning of warnings) emit({ type: 'warning', ...warning });
-  for (const { writtenSource } of missing) {
-    const verb = isDryRun ? 'would be' : 'is';
-    emit({ type: 'notice', text: `${writtenSource}, which is mounted, is missing and ${verb} made` });
-  }
   for (const { workload, cause } of rolls) {
     const verb = isDryRun ? 'would be' : 'is';
     emit({ type: 'notice', text: `${formatWorkload(workload)} ${verb} rolled once: ${cause}` });

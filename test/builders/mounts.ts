@@ -1,6 +1,7 @@
 /** A cluster in memory with workloads, on which mounts work: admission, a node that places folders, controllers. */
 import {
   MOUNT_PLACE_LABEL,
+  nodePathOf,
   parseRecord,
   recordObject,
   volumeNameOf,
@@ -226,6 +227,6 @@ function withMount(pod: Pod, record: MountRecord): Pod {
   const [first, ...rest] = containers;
   const volumeMount = { name, mountPath, readOnly: record.isReadOnly };
   const container = { ...first!, volumeMounts: [...(first?.volumeMounts ?? []), volumeMount] };
-  const volume = { name, hostPath: { path: `/mounts/${record.id}`, type: record.sourceType } };
+  const volume = { name, hostPath: { path: nodePathOf(record.id), type: record.sourceType } };
   return { ...pod, spec: { ...pod.spec, containers: [container, ...rest], volumes: [...volumes, volume] } };
 }
