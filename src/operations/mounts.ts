@@ -248,9 +248,7 @@ async function planRecord(
     sourceTypeOf: () => source.type,
   });
   if (record === undefined) throw new TypeError('a mount without a record');
-  const present = existing.find(({ id }) => id === record.id);
-  // Pods that run have it where it is, so it does not move into a mount that came later.
-  return present !== undefined && present.parentId === undefined ? { ...record, parentId: undefined } : record;
+  return record;
 }
 
 async function resolveSource(request: MountRequest, host: Host): Promise<Source> {

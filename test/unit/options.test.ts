@@ -29,4 +29,19 @@ describe('options that every command has', () => {
     expect(await print('-o', 'json', 'version', '-o', 'text')).toContain('sandbar');
     expect(await print('-o', 'json', 'version', '-o', 'text')).not.toContain('{');
   });
+
+  it('have no short form of --name, since -n is a namespace where there is one', async () => {
+    expect(await print('version', '-n', 'shop')).toContain("unknown option '-n'");
+    expect(await print('version', '--name', 'shop')).toContain('1.2.3');
+  });
+});
+
+describe('commands that only other commands call', () => {
+  it('are in no help and no completion', async () => {
+    for (const argv of [['--help'], ['completion', 'bash'], ['completion', 'fish']]) {
+      const text = await print(...argv);
+      expect(text).toContain('unmount');
+      expect(text).not.toContain('relay');
+    }
+  });
 });
