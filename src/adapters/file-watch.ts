@@ -1,5 +1,5 @@
 /** Changes of files below a folder of this machine, as the relay of file events needs them. */
-import { watch, type FSWatcher } from 'node:fs';
+import { watch, type FSWatcher, type Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { SandbarError } from '../model/errors.ts';
@@ -20,10 +20,10 @@ export type WatchOptions = {
 export async function watchFiles(source: string, options: WatchOptions): Promise<void> {
   const { signal, platform = process.platform } = options;
   signal.throwIfAborted();
-  const type = await lstat(source);
-  const tree = new WatchedTree(source, options);
+  const stats = await lstat(source);
+  const tree = new WatchedTree(source, stats, options);
   try {
-    if (!type.isDirectory()) tree.watchFile();
+    if (!stats.isDirectory()) tree.watchFile();
     else if (platform === 'linux') await tree.watchFolder('.', { isNew: false });
     else tree.watchWhole();
     await tree.ended;
@@ -40,13 +40,15 @@ class WatchedTree {
   /** Resolves when the source has gone; rejects when it cannot be watched any more. */
   readonly ended: Promise<void>;
   readonly #source: string;
+  readonly #identity: string;
   readonly #options: WatchOptions;
   readonly #watchers = new Map<string, FSWatcher>();
   #end: () => void = () => undefined;
   #fail: (cause: unknown) => void = () => undefined;
 
-  constructor(source: string, options: WatchOptions) {
+  constructor(source: string, stats: Stats, options: WatchOptions) {
     this.#source = source;
+    this.#identity = identityOf(stats);
     this.#options = options;
     this.ended = new Promise((resolve, reject) => {
       this.#end = resolve;
@@ -97,8 +99,8 @@ class WatchedTree {
   ): void {
     try {
       const watcher = watch(directory, { recursive }, (_, name) => {
-        // The source's own name among its children: it was moved, or removed.
-        if (key === '.' && name === path.basename(this.#source)) void this.#checkSource();
+        // Also the source's own name, when it was moved or removed.
+        if (directory === this.#source && name === path.basename(directory)) void this.#checkSource();
         if (name !== null) onName(name);
       });
       watcher.on('error', (cause) => {
@@ -136,7 +138,7 @@ class WatchedTree {
 
   async #checkSource(): Promise<void> {
     const stats = await lstat(this.#source).catch(() => undefined);
-    if (stats === undefined) this.#end();
+    if (stats === undefined || identityOf(stats) !== this.#identity) this.#end();
   }
 
   #forget(folder: string): void {
@@ -154,6 +156,11 @@ class WatchedTree {
   #isExcluded(changed: string): boolean {
     return this.#options.excluded.some((path) => changed === path || changed.startsWith(`${path}/`));
   }
+}
+
+/** A number may be given to the next file, so that the time of birth is part of it. */
+function identityOf({ ino, birthtimeMs }: Stats): string {
+  return `${String(ino)} ${String(birthtimeMs)}`;
 }
 
 function relativePath(folder: string, name: string): string {
