@@ -225,10 +225,12 @@ async function planInside(
   return { steps: plan(withMounts(inside, mounts), observed), mounts };
 }
 
-/** Of a cluster that does not run, only what the file says of mounts can be foreseen. */
+/** Of a cluster that does not run, what its datastore holds is not known: whether it has the records of the file. */
 async function planWithoutApi({ context, observed: docker }: Built, host: Host): Promise<Inside> {
   const mounts = await planMounts(context, { docker, api: undefined }, host);
-  return { steps: plan(mounts.resources, mounts.observed), mounts };
+  const isFresh = !docker.has('volume/datastore');
+  const foreseen = mounts.resources.filter((resource) => isFresh || resource.kind === 'container');
+  return { steps: plan(foreseen, mounts.observed), mounts };
 }
 
 function changesOf({ steps, mounts }: Inside): Plan {

@@ -237,7 +237,9 @@ export class FakeRuntime implements Runtime {
       onOutput?.(text);
     };
     const running = Promise.resolve(program({ container, args, stdin: input, print }));
-    const result = await (signal === undefined ? running : Promise.race([running, rejectionOf(signal)]));
+    const over = new AbortController();
+    const result = await Promise.race([running, ...(signal === undefined ? [] : [rejectionOf(signal, over.signal)])]);
+    over.abort();
     if (result.stdout !== undefined) print(result.stdout);
     return { exitCode: 0, stderr: '', ...result, stdout: printed };
   }
@@ -367,13 +369,13 @@ function missing(subject: string): SandbarError {
   return new SandbarError('NOT_FOUND', `no such ${subject}`);
 }
 
-function rejectionOf(signal: AbortSignal): Promise<never> {
+function rejectionOf(signal: AbortSignal, over?: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const fail = (): void => {
       reject(signal.reason as Error);
     };
     if (signal.aborted) fail();
-    signal.addEventListener('abort', fail, { once: true });
+    signal.addEventListener('abort', fail, { once: true, ...(over === undefined ? {} : { signal: over }) });
   });
 }
 

@@ -68,6 +68,14 @@ describe('up with mounts', () => {
     expect(machine.runtime.calls).toEqual([]);
   });
 
+  it('claims nothing in a dry run of what the datastore of a cluster that does not run may hold', async () => {
+    const machine = await MountMachine.start();
+    await machine.up(declaring(SOURCE));
+    await machine.runtime.stopContainer('sandbar-dev-dns');
+    const planned = await machine.planned({ ...declaring(SOURCE), isDryRun: true });
+    expect(planned).toBe('start container/dns (it is exited)');
+  });
+
   it('puts manifests after the mounts that their pods need', async () => {
     const machine = await MountMachine.start();
     const manifests = [
