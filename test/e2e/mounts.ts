@@ -1,5 +1,6 @@
 /** What the tests of live mounts stand on: workloads to mount into, and eyes inside their pods. */
 import { execFile } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type Dockerode from 'dockerode';
 import { COUNT_SCRIPT, WATCH_SCRIPT } from '../fixtures/watch-scripts.ts';
@@ -189,26 +190,51 @@ export async function inContainer(container: string, script: string): Promise<st
   return stdout;
 }
 
-/** How much of what a mount takes there is: 200 mounts later it must be as much. */
-export async function countTraces(sandbox: Sandbox): Promise<Readonly<Record<string, number>>> {
+export type Traces = {
+  /** What there must be as much of after 200 mounts as before. */
+  readonly exact: Readonly<Record<string, number>>;
+  /** Open files of the kubelet's process, where mounts are placed; it opens and closes some of its own all the time. */
+  readonly kubeletFiles: number;
+};
+
+/** How much there is of everything that a mount takes. */
+export async function countTraces(sandbox: Sandbox): Promise<Traces> {
   const agent = sandbox.containerName('agent');
   const count = async (script: string): Promise<number> => Number(await inContainer(agent, script));
-  const [mounts, places, descriptors, containers, volumes, records] = await Promise.all([
-    count('grep -c /var/lib/sandbar/mounts/ /proc/self/mountinfo || true'),
-    count('ls -A /var/lib/sandbar/mounts | wc -l'),
+  const kubelet = 'pid=$(pidof sandbar-kubelet)';
+  const [nodeMounts, kubeletMounts, places, agentFiles, placeFiles, kubeletFiles, zombies] = await Promise.all([
+    count('grep -c sandbar/mounts /proc/1/mountinfo || true'),
+    count(`${kubelet}; grep -c sandbar/mounts /proc/$pid/mountinfo || true`),
+    count('find /var/lib/sandbar/mounts -xdev | wc -l'),
     count('ls /proc/1/fd | wc -l'),
+    count(`${kubelet}; ls -l /proc/$pid/fd | grep -c sandbar/mounts || true`),
+    count(`${kubelet}; ls /proc/$pid/fd | wc -l`),
+    count("cat /proc/[0-9]*/status 2>/dev/null | grep -c '^State:.Z' || true"),
+  ]);
+  const [containers, volumes, records] = await Promise.all([
     mountContainers(sandbox),
     sandbox.docker.listVolumes({ filters: { label: [`dev.sandbar.cluster=${sandbox.name}`] } }),
     recordNames(sandbox),
   ]);
+  let giverFiles = 0;
+  for (const { Id: id } of containers) giverFiles += await openFilesOf(sandbox, id);
   return {
-    mounts,
-    places,
-    descriptors,
-    containers: containers.length,
-    volumes: volumes.Volumes.length,
-    records: records.length,
+    exact: {
+      ...{ nodeMounts, kubeletMounts, places, agentFiles, placeFiles, zombies, giverFiles },
+      ...{ containers: containers.length, volumes: volumes.Volumes.length, records: records.length },
+    },
+    kubeletFiles,
   };
+}
+
+/** Open files of a container's process; its image has no program to count them with. */
+async function openFilesOf(sandbox: Sandbox, containerId: string): Promise<number> {
+  const { State: state } = await sandbox.docker.getContainer(containerId).inspect();
+  // Another user may not look.
+  return readdir(`/proc/${String(state.Pid)}/fd`).then(
+    (files) => files.length,
+    () => 0,
+  );
 }
 
 /** A row of `sandbar mounts -o json`. */
