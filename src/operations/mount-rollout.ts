@@ -1,8 +1,9 @@
 /** Renews a workload's pods once, where its mounts ask for it, and waits for the new ones. */
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { formatWorkload } from '../model/mounts.ts';
+import { formatWorkload, MOUNT_PLACE_LABEL, recordObject, type MountRecord } from '../model/mounts.ts';
 import type { Cluster, Ports } from '../model/ports.ts';
+import type { KubernetesObject } from '../model/resources.ts';
 import { listPods, rollWorkload } from './mount-records.ts';
 import { explainPods, planRollout, type Rollout, type Workload } from './mount-workloads.ts';
 
@@ -17,15 +18,23 @@ export type RolloutRequest = {
   readonly signal: AbortSignal;
   /** Whether pods run that are not as they should be. */
   readonly isNeeded: () => Promise<boolean>;
-  /** Returns once new pods will be as they should be. */
-  readonly prepare: () => Promise<void>;
 };
 
+/** Value of the label that says where a record's mount goes, while it goes into no new pod. */
+const NOWHERE = 'nowhere';
+
+/** A record that the node follows and admission does not: of a mount that is not in place yet, or about to go. */
+export function withheldObject(record: MountRecord): KubernetesObject {
+  const object = recordObject(record);
+  const labels = { ...object.metadata.labels, [MOUNT_PLACE_LABEL]: NOWHERE };
+  return { ...object, metadata: { ...object.metadata, labels } };
+}
+
+/** New pods are as they should be from now on: those that are not are replaced by such. */
 export async function rollOut(workload: Workload, request: RolloutRequest): Promise<Rollout> {
-  const { cluster, isNeeded, prepare } = request;
+  const { cluster, isNeeded } = request;
   if (!(await isNeeded())) return { kind: 'none' };
   const planned = planRollout(workload, await listPods(cluster, workload.ref));
-  await prepare();
   if (planned !== 'roll') return planned;
   await renewPods(workload, request);
   return { kind: 'rolled', pods: (await listPods(cluster, workload.ref)).length };

@@ -27,7 +27,7 @@ import {
   removeUnusedMountContainers,
   waitForAdmission,
 } from './mount-records.ts';
-import { rollOut } from './mount-rollout.ts';
+import { rollOut, withheldObject } from './mount-rollout.ts';
 import { getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
 import { isRelayRunning } from './relay.ts';
 
@@ -146,9 +146,12 @@ async function attach(
 
   const wasRunning = await isContainerRunning(record, clusterName, ports);
   await startContainer(record, request, cluster, dependencies);
-  // Also one that is the same: it may have been on its way out.
-  await cluster.apply(recordObject(record));
+  // Pods that are created before the node has the folder would wait for it, for ever where it never comes.
+  if (present === undefined) await cluster.apply(withheldObject(record));
+  else if (!isSame) await cluster.apply(recordObject(record));
   await waitUntilPlaced(record, clusterName, ports.runtime, { timeoutMs: timeoutMs ?? ATTACH_MS, signal });
+  // Also one that is the same: it may have been on its way out, or in.
+  await cluster.apply(recordObject(record));
   const settled = await settleEvents(record, { ...dependencies, cluster, clusterName, signal });
   const isRemade = present !== undefined && String(present.excluded) !== String(record.excluded);
   const rollout = await renew(workload, settled, { request, cluster, dependencies, isRemade });
@@ -183,6 +186,8 @@ async function renew(
   const { request, cluster, dependencies, isRemade } = context;
   const { signal, timeoutMs } = request;
   const { ports, emit } = dependencies;
+  // Also where no pod is renewed: whoever deploys next must get the mount.
+  await waitForAdmission(cluster, record, { clock: ports.clock, signal });
   return rollOut(workload, {
     cluster,
     ports,
@@ -192,7 +197,6 @@ async function renew(
     isNeeded: async () =>
       (await needsRollout(cluster, record, 'mounted')) ||
       (isRemade && (await listPods(cluster, workload.ref)).length > 0),
-    prepare: () => waitForAdmission(cluster, record, { clock: ports.clock, signal }),
   });
 }
 

@@ -3,19 +3,12 @@ import path from 'node:path';
 import { parseMountTarget } from '../config/mount-syntax.ts';
 import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
-import {
-  formatWorkload,
-  MOUNT_PLACE_LABEL,
-  recordObject,
-  type MountRecord,
-  type WorkloadRef,
-} from '../model/mounts.ts';
+import { formatWorkload, recordObject, type MountRecord, type WorkloadRef } from '../model/mounts.ts';
 import type { Clock, Cluster, Host } from '../model/ports.ts';
-import type { KubernetesObject } from '../model/resources.ts';
 import { accessCluster, withCluster } from './access.ts';
 import { listRecords, needsRollout, removeUnusedMountContainers, waitForAdmission } from './mount-records.ts';
 import type { MountDependencies } from './mounts.ts';
-import { rollOut } from './mount-rollout.ts';
+import { rollOut, withheldObject } from './mount-rollout.ts';
 import { findWorkload, type Rollout, type Workload } from './mount-workloads.ts';
 
 export type UnmountRequest = {
@@ -31,9 +24,6 @@ export type UnmountResult = {
   readonly removed: readonly MountRecord[];
   readonly rollouts: readonly { readonly workload: string; readonly rollout: Rollout }[];
 };
-
-/** Value of the label that says where a record's mount goes, for one that is being taken away: no new pod has it. */
-const LEAVING = 'leaving';
 
 /** Between two looks at what admission makes of a pod. */
 const PAUSE_MS = 40;
@@ -78,17 +68,15 @@ async function leaveWorkloads(
   const { timeoutMs, signal } = request;
   const own = leaving.filter(({ target, parentId }) => target.kind === 'workload' && parentId === undefined);
   for (const child of orphansOf(leaving, records)) await cluster.apply(recordObject(child));
-  for (const record of own) await cluster.apply(leavingObject(record));
+  for (const record of own) await cluster.apply(withheldObject(record));
+  for (const record of own) await waitUntilForgotten(cluster, record, { clock: ports.clock, signal });
   const rollouts: { readonly workload: string; readonly rollout: Rollout }[] = [];
   for (const [workload, gone] of await groupByWorkload(own, cluster)) {
     const isNeeded = async (): Promise<boolean> => {
       for (const record of gone) if (await needsRollout(cluster, record, 'unmounted')) return true;
       return false;
     };
-    const prepare = async (): Promise<void> => {
-      for (const record of gone) await waitUntilForgotten(cluster, record, { clock: ports.clock, signal });
-    };
-    const rollout = await rollOut(workload, { cluster, ports, emit, timeoutMs, signal, isNeeded, prepare });
+    const rollout = await rollOut(workload, { cluster, ports, emit, timeoutMs, signal, isNeeded });
     rollouts.push({ workload: formatWorkload({ ...workload.ref, container: undefined }), rollout });
   }
   return rollouts;
@@ -102,12 +90,6 @@ function orphansOf(leaving: readonly MountRecord[], records: readonly MountRecor
   return records
     .filter(({ id, parentId }) => !parents.has(id) && parentId !== undefined && parents.has(parentId))
     .map((record) => ({ ...record, parentId: heirOf(record.parentId) }));
-}
-
-function leavingObject(record: MountRecord): KubernetesObject {
-  const object = recordObject(record);
-  const labels = { ...object.metadata.labels, [MOUNT_PLACE_LABEL]: LEAVING };
-  return { ...object, metadata: { ...object.metadata, labels } };
 }
 
 /** Returns once new pods no longer get the mount: one with a mount whose folder is gone would never start. */
@@ -139,7 +121,8 @@ async function isAdmitted(
     await waitForAdmission(cluster, record, { clock, signal, timeoutMs: 0 });
     return true;
   } catch (error) {
-    if (error instanceof SandbarError && error.code === 'TIMED_OUT') return false;
+    // Where there is no namespace, there are no pods.
+    if (error instanceof SandbarError && ['TIMED_OUT', 'NOT_FOUND'].includes(error.code)) return false;
     throw error;
   }
 }

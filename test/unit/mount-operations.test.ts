@@ -301,6 +301,11 @@ describe('a mount that fails', () => {
       message: `${SRC} was not mounted within 20s: no space for a mount`,
     });
     expect(machine.rolled).toEqual([]);
+    // A pod that comes meanwhile would wait for a folder that is not there.
+    machine.workload('Deployment', 'web', { replicas: 1 });
+    expect(Object.values(machine.volumes()).flat()).toEqual([]);
+    machine.attachProblem = undefined;
+    expect(await mountOn(machine)).toMatchObject({ change: 'mounted', rollout: { kind: 'rolled' } });
   });
 
   it('tells in the words of the pods why they do not become ready', async () => {
