@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { mountComponentOf, type MountSpec, type WorkloadRef } from '../../src/model/mounts.ts';
+import { dyingCaller } from '../builders/machine.ts';
 import { MountMachine } from '../builders/mounts.ts';
 
 const lines = (...text: string[]): string => text.join('\n');
@@ -166,6 +167,32 @@ describe('up with mounts', () => {
       message: expect.stringContaining('pods are created without sandbar-web-app-9edcbe') as string,
     });
   });
+});
+
+describe('a process that is killed in up with mounts', () => {
+  it.each([1, 2].flatMap((atChange) => [true, false].map((isCarriedOut) => ({ atChange, isCarriedOut }))))(
+    'at change $atChange (carried out: $isCarriedOut) is made good by the next up, and by down',
+    async (death) => {
+      for (const repair of ['up', 'down'] as const) {
+        const machine = await MountMachine.start();
+        await new Promise<void>((resolve, reject) => {
+          machine.wrapRuntime = (runtime) => dyingCaller(runtime, { ...death, onDeath: resolve });
+          machine.up(declaring(SOURCE)).then(() => {
+            reject(new Error('it was over before'));
+          }, reject);
+        });
+        machine.restartCommandLine();
+        if (repair === 'up') {
+          await machine.up(declaring(SOURCE));
+          expect(await machine.planned(declaring(SOURCE))).toBe('');
+          expect(machine.mountContainers()).toHaveLength(1);
+        } else {
+          await machine.down({ includesVolumes: true, isAgreed: true });
+          expect([...machine.runtime.containers.keys(), ...machine.runtime.volumes.keys()]).toEqual([]);
+        }
+      }
+    },
+  );
 });
 
 describe('up, where pods run already', () => {
