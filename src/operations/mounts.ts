@@ -1,19 +1,11 @@
-/** `mount` and `mounts`: folders and files of the host in the workloads of a running cluster. */
+/** `mount`: attaches a folder or a file of the host to a workload of a running cluster. */
 import path from 'node:path';
 import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import {
-  formatWorkload,
-  mountComponentOf,
-  nodePathOf,
-  recordObject,
-  type MountRecord,
-  type MountTarget,
-} from '../model/mounts.ts';
+import { mountComponentOf, nodePathOf, recordObject, type MountRecord, type MountTarget } from '../model/mounts.ts';
 import { containerName } from '../model/names.ts';
 import type { Cluster, Host, Ports } from '../model/ports.ts';
-import { shownEvents, type ShownEvents } from '../mounts/events.ts';
 import { planRecords } from '../mounts/records.ts';
 import { findSourceProblem, findTargetProblem } from '../mounts/refusals.ts';
 import { accessCluster, withCluster } from './access.ts';
@@ -29,7 +21,6 @@ import {
 } from './mount-records.ts';
 import { rollOut, withheldObject } from './mount-rollout.ts';
 import { getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
-import { isRelayRunning } from './relay.ts';
 
 export type MountRequest = {
   readonly clusterName: string;
@@ -64,27 +55,6 @@ export type MountResult = {
   readonly nodePath: string;
 };
 
-/** One line of `sandbar mounts`. */
-export type MountListing = {
-  readonly id: string;
-  readonly source: string;
-  /** Path in the container; on the node where no workload has it. */
-  readonly target: string;
-  readonly namespace: string | undefined;
-  readonly workload: string | undefined;
-  readonly container: string | undefined;
-  readonly state: PlacedMount['state'] | 'unknown';
-  readonly detail: string;
-  readonly events: ShownEvents;
-  readonly fileSystem: string;
-  readonly ownership: PlacedMount['ownership'];
-  readonly isReadOnly: boolean;
-  readonly excluded: readonly string[];
-  readonly parentId: string | undefined;
-  readonly origin: MountRecord['origin'];
-  readonly nodePath: string;
-};
-
 /** How long a folder may take from its container's start until the node has it. */
 const ATTACH_MS = 20_000;
 
@@ -102,27 +72,6 @@ export async function mount(request: MountRequest, dependencies: MountDependenci
     requireAgent(clusterName, access.containers);
     return withCluster(access, ports, (cluster) => attach(request, source, cluster, dependencies));
   });
-}
-
-/** Every mount of a cluster, as it is wanted and as it is. */
-export async function listMounts(
-  clusterName: string,
-  ports: Ports,
-  { namespace }: { readonly namespace: string | undefined },
-): Promise<readonly MountListing[]> {
-  const access = await accessCluster(ports.runtime, clusterName);
-  const [records, placed, isRunning] = await Promise.all([
-    withCluster(access, ports, listRecords),
-    // Without its agent a cluster has its mounts all the same; only their state is not known.
-    listPlaced(ports.runtime, clusterName).catch((error: unknown) => {
-      if (error instanceof SandbarError) return error.message;
-      throw error;
-    }),
-    isRelayRunning(ports.host, clusterName),
-  ]);
-  return records
-    .filter(({ target }) => namespace === undefined || namespaceOf(target) === namespace)
-    .map((record) => describeRecord(record, placed, { isRunning }));
 }
 
 type Source = { readonly path: string; readonly type: 'Directory' | 'File' };
@@ -301,35 +250,3 @@ function isSameMount(present: MountRecord, planned: MountRecord): boolean {
 }
 
 const NEUTRAL = { origin: 'command', events: undefined } as const;
-
-function describeRecord(
-  record: MountRecord,
-  placed: readonly PlacedMount[] | string,
-  relay: { readonly isRunning: boolean },
-): MountListing {
-  const { id, source, target, isReadOnly, excluded, parentId, origin } = record;
-  const found = typeof placed === 'string' ? undefined : placed.find((one) => one.id === id);
-  const workload = target.kind === 'workload' ? target.workload : undefined;
-  return {
-    id,
-    source,
-    target: target.kind === 'workload' ? target.path : nodePathOf(id),
-    namespace: workload?.namespace,
-    workload: workload && formatWorkload({ ...workload, namespace: 'default', container: undefined }),
-    container: workload?.container,
-    state: found?.state ?? (typeof placed === 'string' ? 'unknown' : 'waiting'),
-    detail: found?.detail ?? (typeof placed === 'string' ? placed : 'the agent does not know it yet'),
-    events: shownEvents(record.events, relay),
-    fileSystem: found?.fileSystem ?? '',
-    ownership: found?.ownership ?? '',
-    isReadOnly,
-    excluded,
-    parentId,
-    origin,
-    nodePath: nodePathOf(id),
-  };
-}
-
-function namespaceOf(target: MountTarget): string | undefined {
-  return target.kind === 'workload' ? target.workload.namespace : undefined;
-}

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { SandbarError } from '../../src/model/errors.ts';
 import { MOUNT_PLACE_LABEL, type MountTarget, type WorkloadKind } from '../../src/model/mounts.ts';
-import { listMounts, mount, type MountRequest, type MountResult } from '../../src/operations/mounts.ts';
+import { listMounts } from '../../src/operations/mount-list.ts';
+import { mount, type MountRequest, type MountResult } from '../../src/operations/mounts.ts';
 import { unmount, type UnmountResult } from '../../src/operations/unmount.ts';
 import { dyingCaller } from '../builders/machine.ts';
 import { MountMachine } from '../builders/mounts.ts';

@@ -3,7 +3,8 @@ import { parseExcluded, parseMountTarget, type SyntaxProblem } from '../../confi
 import { SandbarError } from '../../model/errors.ts';
 import { formatWorkload, type MountTarget } from '../../model/mounts.ts';
 import { resolveImages } from '../../operations/images.ts';
-import { listMounts, mount, type MountListing, type MountResult } from '../../operations/mounts.ts';
+import { listMounts, type MountListing } from '../../operations/mount-list.ts';
+import { mount, type MountResult } from '../../operations/mounts.ts';
 import { requireSavable, saveRecord } from '../../operations/mount-save.ts';
 import { unmount, type UnmountResult } from '../../operations/unmount.ts';
 import type { Rollout } from '../../operations/mount-workloads.ts';
