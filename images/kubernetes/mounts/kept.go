@@ -38,51 +38,92 @@ const keptImages = 3
 // snapshots is where containerd's overlay snapshotter keeps layers; long lists of them are relative to it.
 const snapshots = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 
-// open returns a folder that holds the image's content at a path of the container, writable.
-func (k keeper) open(mountID, target string, container keptContainer) (string, error) {
-	layers, err := layersOf(container.rootfs)
-	if err != nil {
-		return "", err
-	}
-	identity := strings.Join(layers, ":")
+// imageHash names a container's image by its layers; by its name where the node's file system has none.
+func (c keptContainer) imageHash(layers []string) string {
 	if len(layers) == 0 {
-		identity = container.image
+		return shortHash(c.image)
 	}
-	image := filepath.Join(mountID, shortHash(identity))
-	name := filepath.Join(image, shortHash(target))
-	merged := filepath.Join(k.mounts, name)
-	if isMountPoint(merged) {
-		return merged, nil
+	return shortHash(strings.Join(layers, ":"))
+}
+
+// mountOf is where on the node an image's content at an excluded path is mounted, writable.
+func (k keeper) mountOf(r record, image, excluded string) string {
+	return filepath.Join(k.mounts, r.id, image, shortHash(excluded))
+}
+
+// open mounts the image's content at the excluded paths of a mount, where it is not mounted yet.
+func (k keeper) open(r record, image string, layers []string, container keptContainer) error {
+	for _, excluded := range r.excluded {
+		merged := k.mountOf(r, image, excluded)
+		if isMountPoint(merged) {
+			continue
+		}
+		target := filepath.Join(r.target, excluded)
+		stored := filepath.Join(k.directory, r.id, image, shortHash(excluded))
+		if err := k.mount(target, stored, merged, layers, container); err != nil {
+			return fmt.Errorf("keep the image's %s: %w", target, err)
+		}
 	}
+	used := filepath.Join(k.directory, r.id, image)
+	now := time.Now()
+	if err := os.Chtimes(used, now, now); err != nil {
+		return err
+	}
+	k.forgetOldImages(r.id)
+	return nil
+}
+
+func (k keeper) mount(target, stored, merged string, layers []string, container keptContainer) error {
 	view := container.rootfs
 	if len(layers) > 0 {
-		if view, err = viewImage(filepath.Join(k.mounts, image, "image"), layers); err != nil {
-			return "", err
+		var err error
+		if view, err = viewImage(filepath.Join(filepath.Dir(merged), "image"), layers); err != nil {
+			return err
 		}
 	}
 	content, err := openContent(view, target)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if content != nil {
 		defer content.Close()
 	}
-	stored := filepath.Join(k.directory, name)
 	if err := os.MkdirAll(merged, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	if len(layers) > 0 && content != nil {
-		err = mountOver(content, stored, merged)
-	} else {
-		err = mountCopy(content, stored, merged, container.user)
+		return mountOver(content, stored, merged)
 	}
+	return mountCopy(content, stored, merged, container.user)
+}
+
+// show mounts what is kept of an image inside of a mount, whose root is a descriptor. It belongs to that mount: what is
+// mounted inside of it by a container alone would hold the container's copy of it fast when the folder is replaced.
+func (k keeper) show(r record, image string, top int) error {
+	if image == "" {
+		return nil
+	}
+	for _, excluded := range r.excluded {
+		point, _, err := makePointBelow(top, excluded, false)
+		if err != nil {
+			return fmt.Errorf("make a place for %s: %w", excluded, err)
+		}
+		err = cloneTo(k.mountOf(r, image, excluded), point)
+		unix.Close(point)
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", excluded, err)
+		}
+	}
+	return nil
+}
+
+func cloneTo(path string, point int) error {
+	descriptor, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return "", fmt.Errorf("the image's %s: %w", target, err)
+		return err
 	}
-	now := time.Now()
-	logError(os.Chtimes(filepath.Join(k.directory, image), now, now), "note the use of an image", mountID)
-	k.forgetOldImages(mountID)
-	return merged, nil
+	defer unix.Close(descriptor)
+	return unix.MoveMount(descriptor, "", point, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 // mountOver puts an overlay over the content, which takes what is written.

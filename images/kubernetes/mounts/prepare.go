@@ -32,11 +32,9 @@ type bundle struct {
 // prepared is what a container gets once its root file system stands, in the order in which it is mounted.
 type prepared struct {
 	destination string
-	// A live mount, with all that is mounted there now and later.
+	// A live mount, with all that is mounted there now and later. Nil stands for what the runtime itself has mounted at
+	// the destination: a volume inside of a live mount, which is put on top of it again.
 	place *place
-	// Else a folder of the node, or, where this is empty too, what the runtime itself has mounted there: a volume inside
-	// of a live mount, which is put on top of it again.
-	path string
 }
 
 // Prepare changes a container that is about to be created. A runtime can only bind what lies at a path at that moment;
@@ -50,7 +48,6 @@ func (s *Service) prepare(directory, rootfs string) error {
 	if err != nil {
 		return err
 	}
-	container := keptContainer{rootfs: rootfs, user: b.user, image: b.image}
 	var all []prepared
 	for i, mount := range b.mounts {
 		source, destination := textIn(mount, "source"), textIn(mount, "destination")
@@ -62,36 +59,29 @@ func (s *Service) prepare(directory, rootfs string) error {
 		if _, err := s.Wait([]string{id}, attachPatience); err != nil {
 			return fmt.Errorf("live mount %w", err)
 		}
-		var found []prepared
+		var place *place
 		s.node.do(func() {
-			var place *place
-			if place, err = s.placeFor(id, viewer{isContainer: true, owner: b.user, isReadOnly: isReadOnly(mount)}); err != nil {
-				return
-			}
-			if rest != "" {
-				// A folder inside of a mount, in a volume of the user's own: it is bound as it is now.
-				mount["source"] = filepath.Join(place.path, rest)
-				return
-			}
-			found, err = s.keep(id, place, container, destination)
-			found = append([]prepared{{destination: destination, place: place}}, found...)
+			container := keptContainer{rootfs: rootfs, user: b.user, image: b.image}
+			place, err = s.placeForContainer(id, container, isReadOnly(mount))
 		})
+		if err != nil {
+			return fmt.Errorf("live mount %s: %w", id, err)
+		}
+		if rest != "" {
+			// A folder inside of a mount, in a volume of the user's own: it is bound as it is now.
+			mount["source"] = filepath.Join(place.path, rest)
+			continue
+		}
+		placeholder := filepath.Join(directory, fmt.Sprintf("sandbar-placeholder-%d", i))
+		if err := makeMountPoint(placeholder, !isDirectory(source)); err != nil {
+			return err
+		}
+		mount["source"] = placeholder
+		inside, err := s.volumesInside(b, destination, place)
 		if err != nil {
 			return err
 		}
-		if len(found) > 0 {
-			isFile := !isDirectory(source)
-			placeholder := filepath.Join(directory, fmt.Sprintf("sandbar-placeholder-%d", i))
-			if err := makeMountPoint(placeholder, isFile); err != nil {
-				return err
-			}
-			mount["source"] = placeholder
-			inside, err := s.volumesInside(b, destination, found[0].place)
-			if err != nil {
-				return err
-			}
-			all = append(append(all, found...), inside...)
-		}
+		all = append(append(all, prepared{destination, place}), inside...)
 	}
 	if len(all) == 0 {
 		return b.write()
@@ -127,30 +117,33 @@ func (s *Service) Attach(directory string) (attachments []mounts.Attachment, err
 			attachments = append(attachments, mounts.Attachment{Destination: p.destination, Descriptor: descriptor})
 		}
 	})
-	return attachments, err
+	if err != nil {
+		for _, attachment := range attachments {
+			if attachment.Descriptor >= 0 {
+				unix.Close(attachment.Descriptor)
+			}
+		}
+		return nil, err
+	}
+	return attachments, nil
 }
 
 func (p prepared) open() (int, error) {
-	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
-	switch {
-	case p.place != nil:
-		descriptor, err := unix.OpenTree(p.place.point, "", flags|unix.AT_EMPTY_PATH)
-		if err != nil {
-			return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
-		}
-		// What is mounted at the place later reaches the container, and never the other way round.
-		attributes := unix.MountAttr{Propagation: unix.MS_SLAVE}
-		err = unix.MountSetattr(descriptor, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attributes)
-		if errors.Is(err, unix.ENOSYS) {
-			// Before Linux 5.12: the container's side makes it so.
-			err = nil
-		}
-		return descriptor, err
-	case p.path != "":
-		return unix.OpenTree(unix.AT_FDCWD, p.path, flags)
-	default:
+	if p.place == nil {
 		return -1, nil
 	}
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE | unix.AT_EMPTY_PATH
+	descriptor, err := unix.OpenTree(p.place.point, "", flags)
+	if err != nil {
+		return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
+	}
+	// What is mounted at the place later reaches the container, and never the other way round.
+	attributes := unix.MountAttr{Propagation: unix.MS_SLAVE}
+	if err := unix.MountSetattr(descriptor, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attributes); err != nil {
+		unix.Close(descriptor)
+		return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
+	}
+	return descriptor, nil
 }
 
 // volumesInside lists what else is mounted below a live mount, and makes sure that it can be mounted there.
@@ -174,66 +167,52 @@ func (s *Service) volumesInside(b *bundle, destination string, place *place) ([]
 	return inside, nil
 }
 
+// placeForContainer returns the place of an attached mount for a container, with what is kept of its image.
+func (s *Service) placeForContainer(id string, container keptContainer, isReadOnly bool) (*place, error) {
+	user := viewer{isContainer: true, owner: container.user, isReadOnly: isReadOnly}
+	if family := s.withExclusions(id); len(family) > 0 {
+		layers, err := layersOf(container.rootfs)
+		if err != nil {
+			return nil, err
+		}
+		user.image = container.imageHash(layers)
+		for _, r := range family {
+			if err := s.kept.open(r, user.image, layers, container); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.placeFor(id, user)
+}
+
+// withExclusions lists a mount and those inside of it as far as they have excluded paths.
+func (s *Service) withExclusions(id string) []record {
+	var family []record
+	if r := s.records[id]; len(r.excluded) > 0 {
+		family = append(family, r)
+	}
+	for _, child := range s.childrenOf(id) {
+		family = append(family, s.withExclusions(child.id)...)
+	}
+	return family
+}
+
 // placeFor returns the place of an attached mount for containers of a kind.
 func (s *Service) placeFor(id string, user viewer) (*place, error) {
 	r, isKnown := s.records[id]
 	if !isKnown {
-		return nil, fmt.Errorf("live mount %s was removed", id)
+		return nil, errors.New("it was removed")
 	}
 	if r.parent != "" {
-		return nil, fmt.Errorf("live mount %s lies inside of %s", id, r.parent)
+		return nil, fmt.Errorf("it lies inside of %s", r.parent)
 	}
 	key := placeKey{id, user}
 	path := filepath.Join(s.directory, usersDirectory, user.String(), id)
 	place := s.openPlace(key, path, r.isFile)
 	if place == nil {
-		return nil, fmt.Errorf("live mount %s: no place can be made at %s", id, path)
+		return nil, fmt.Errorf("no place can be made at %s", path)
 	}
-	if err := s.showAt(r, key, place); err != nil {
-		return nil, fmt.Errorf("live mount %s: %w", id, err)
-	}
-	return place, nil
-}
-
-// keep returns what is excluded from a mount and from those inside of it.
-func (s *Service) keep(id string, place *place, container keptContainer, destination string) ([]prepared, error) {
-	r, isKnown := s.records[id]
-	if !isKnown {
-		return nil, fmt.Errorf("live mount %s was removed", id)
-	}
-	var all []prepared
-	for _, excluded := range r.excluded {
-		target := filepath.Join(destination, excluded)
-		path, err := s.kept.open(id, target, container)
-		if err == nil {
-			err = makePoint(place, excluded, false)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("live mount %s: keep %s: %w", id, target, err)
-		}
-		all = append(all, prepared{destination: target, path: path})
-	}
-	for key, inner := range s.places {
-		child := s.records[key.id]
-		if child.parent != id || key.user != s.viewerOf(place) {
-			continue
-		}
-		below, err := s.keep(child.id, inner, container, filepath.Join(destination, child.below(r)))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, below...)
-	}
-	return all, nil
-}
-
-func (s *Service) viewerOf(wanted *place) viewer {
-	for key, place := range s.places {
-		if place == wanted {
-			return key.user
-		}
-	}
-	return viewer{}
+	return place, s.showAt(r, key, place)
 }
 
 // makePoint makes sure that something can be mounted below a place, as the owner of the folder around it would.

@@ -56,6 +56,8 @@ type viewer struct {
 	isContainer bool
 	owner
 	isReadOnly bool
+	// Hash of their image, where paths are excluded and hold the image's content.
+	image string
 }
 
 // String is the name of the folder with the places of such containers.
@@ -64,11 +66,15 @@ func (v viewer) String() string {
 	if v.isReadOnly {
 		name += "-ro"
 	}
+	if v.image != "" {
+		name += "@" + v.image
+	}
 	return name
 }
 
 func parseViewer(name string) (viewer, bool) {
 	v := viewer{isContainer: true}
+	name, v.image, _ = strings.Cut(name, "@")
 	numbers, isReadOnly := strings.CutSuffix(name, "-ro")
 	v.isReadOnly = isReadOnly
 	n, err := fmt.Sscanf(numbers, "%d-%d", &v.uid, &v.gid)
@@ -309,10 +315,26 @@ func (s *Service) openPlaces(r record) {
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}
-		if user, isViewer := parseViewer(name); isViewer {
+		user, isViewer := parseViewer(name)
+		if isViewer && s.isKept(r, user.image) {
 			s.openPlace(placeKey{r.id, user}, path, r.isFile)
+		} else {
+			// Of before a restart of the node: no container of it is left.
+			os.Remove(path)
 		}
 	}
+}
+
+// isKept tells whether all that containers of an image see instead of excluded paths is mounted.
+func (s *Service) isKept(r record, image string) bool {
+	for _, r := range s.withExclusions(r.id) {
+		for _, excluded := range r.excluded {
+			if !isMountPoint(s.kept.mountOf(r, image, excluded)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (s *Service) openPlace(key placeKey, path string, isFile bool) *place {
@@ -361,14 +383,15 @@ func (s *Service) showAt(r record, key placeKey, place *place) error {
 		// As volumes inside of volumes: each for itself.
 		isReadOnly = r.isReadOnly
 	}
-	showChildren := func(top int) {
+	showInside := func(top int) {
+		logError(s.kept.show(r, key.user.image, top), "show what is kept of the image", r.id)
 		s.closeChildPlaces(r.id, key.user)
 		s.showChildren(r, key.user, top)
 	}
-	err = place.show(folder, view, isReadOnly, showChildren)
+	err = place.show(folder, view, isReadOnly, showInside)
 	if errors.Is(err, errNoMapping) {
 		s.unmapped[r.id] = true
-		err = place.show(folder, nil, isReadOnly, showChildren)
+		err = place.show(folder, nil, isReadOnly, showInside)
 	}
 	return err
 }

@@ -124,30 +124,37 @@ func TestWhatIsExcludedHoldsTheImagesContentAndWhatWasWritten(t *testing.T) {
 	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"modules"}})
 	n.write("src/file", "x")
 	n.give("a", "src")
-	kept := n.prepare(rootfs, "a", "/app")["/app/modules"]
-	n.service.node.do(func() {
-		if got := read(filepath.Join(kept, "a")); got != "of the image" {
-			t.Errorf("got %q", got)
-		}
-		if err := os.WriteFile(filepath.Join(kept, "b"), []byte("written"), 0o644); err != nil {
+	pod := n.startPrepared(rootfs, "a", "/app")
+	pod.expect(t, "modules/a", "of the image")
+	pod.do(func(root string) {
+		if err := os.WriteFile(filepath.Join(root, "modules/b"), []byte("written"), 0o644); err != nil {
 			t.Error(err)
 		}
 	})
-	again := n.prepare(rootfs, "a", "/app")["/app/modules"]
-	n.service.node.do(func() {
-		if got := read(filepath.Join(again, "b")); got != "written" {
-			t.Errorf("after a restart: got %q", got)
-		}
-	})
-	other := n.prepare(n.startImage("second", map[string]string{"app/modules/a": "of another"}), "a", "/app")["/app/modules"]
-	n.service.node.do(func() {
-		if names := namesIn(other); !slices.Equal(names, []string{"a"}) || read(filepath.Join(other, "a")) != "of another" {
+	n.startPrepared(rootfs, "a", "/app").expect(t, "modules/b", "written")
+	other := n.startPrepared(n.startImage("second", map[string]string{"app/modules/a": "of another"}), "a", "/app")
+	other.do(func(root string) {
+		if names := namesIn(filepath.Join(root, "modules")); !slices.Equal(names, []string{"a"}) {
 			t.Errorf("with another image: got %v", names)
 		}
 	})
+	other.expect(t, "modules/a", "of another")
 	if names := namesIn(filepath.Join(n.source, "src/modules")); len(names) > 0 {
 		t.Errorf("on the host: %v", names)
 	}
+
+	n.rename("src", "old")
+	n.write("src/file", "new")
+	n.give("a", "src")
+	pod.expect(t, "file", "new")
+	pod.expect(t, "modules/b", "written")
+	n.restart()
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"modules"}})
+	n.rename("src", "older")
+	n.write("src/file", "newer")
+	n.give("a", "src")
+	pod.expect(t, "file", "newer")
+	pod.expect(t, "modules/b", "written")
 }
 
 func TestAProcessTakesOverWhatAnEarlierOneLeft(t *testing.T) {
@@ -381,19 +388,19 @@ func (n *node) startImage(name string, files map[string]string) string {
 	return rootfs
 }
 
-// prepare writes a bundle with one live mount, has it prepared, and returns which folders of the node it gets where.
-func (n *node) prepare(rootfs, id, destination string) map[string]string {
+// startPrepared has a bundle with one live mount prepared, and starts a pod with what it gets.
+func (n *node) startPrepared(rootfs, id, destination string) *pod {
 	n.t.Helper()
 	content := fmt.Sprintf(`{"ociVersion":"1.2.1","process":{"user":{"uid":0,"gid":0},"args":["x"]},"annotations":{},`+
 		`"mounts":[{"destination":%q,"source":%q,"type":"bind","options":["rbind"]},{"destination":"/proc","source":"proc"}],`+
 		`"linux":{"resources":{"memory":{"limit":9223372036854775807}}}}`, destination, filepath.Join(n.service.directory, id))
-	// Prepare reads the bundle where the test's own process sees it.
-	local := n.t.TempDir()
-	config := filepath.Join(local, "config.json")
+	// The bundle lies where the test's own process sees it.
+	directory := n.t.TempDir()
+	config := filepath.Join(directory, "config.json")
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.service.prepare(local, rootfs); err != nil {
+	if err := n.service.prepare(directory, rootfs); err != nil {
 		n.t.Fatal(err)
 	}
 	changed := read(config)
@@ -402,13 +409,12 @@ func (n *node) prepare(rootfs, id, destination string) map[string]string {
 			n.t.Errorf("%s is not in %s", want, changed)
 		}
 	}
-	paths := map[string]string{}
-	n.service.node.do(func() {
-		for _, p := range n.service.prepared[local] {
-			paths[p.destination] = p.path
-		}
-	})
-	return paths
+	var all []prepared
+	n.service.node.do(func() { all = n.service.prepared[directory] })
+	if len(all) != 1 || all[0].destination != destination {
+		n.t.Fatalf("prepared: %+v", all)
+	}
+	return n.startPodAt(all[0].place)
 }
 
 // pod is a mount namespace below the node's, as a container's: what is mounted on the node reaches it, not the reverse.
