@@ -1,4 +1,5 @@
 /** Whether file events reach the pods: what is asked of the node, what its answer means, and what a relay sends. */
+import { dirname } from 'node:path/posix';
 import { hashOf } from '../model/hash.ts';
 import type { FileEvents } from '../model/mounts.ts';
 
@@ -44,12 +45,16 @@ export function shownEvents(events: FileEvents | undefined, relay: { readonly is
   return events === 'relayed' && !relay.isRunning ? 'stopped' : events;
 }
 
+/** Of what is not there any more. */
+const GONE = 'gone';
+
 /** One changed path below a source; `signature` differs when its content, its mode or what it is has changed. */
 export type FileChange = { readonly path: string; readonly signature: string };
 
-/** Line that makes the node raise an event for a path. */
-export function formatTouch(id: string, path: string): string {
-  return `${JSON.stringify({ id, path })}\n`;
+/** Line that makes the node raise an event for a change; of a file that has gone, its folder is what can be touched. */
+export function formatTouch(id: string, { path, signature }: FileChange): string {
+  const touched = signature === GONE ? dirname(path) : path;
+  return `${JSON.stringify({ id, path: touched })}\n`;
 }
 
 /** Paths that are remembered; a checkout of a large repository is below it. */

@@ -160,7 +160,7 @@ function watchSources(
     const stop = new AbortController();
     stops.set(key, stop);
     const onChange = (change: FileChange): void => {
-      if (isNews(id, change) && !touches.writableEnded) touches.write(formatTouch(id, change.path));
+      if (isNews(id, change) && !touches.writableEnded) touches.write(formatTouch(id, change));
     };
     watchFiles(source, { excluded, signal: AbortSignal.any([signal, stop.signal]), onChange })
       // A source that has gone, or could not be watched, is tried again at the next look.

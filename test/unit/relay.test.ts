@@ -72,6 +72,8 @@ describe('the relay', () => {
     watches.change('/work/src', 'a.js', '1');
     watches.change('/work/lib', 'a.js', '1');
     watches.change('/work/src', 'a.js', '2');
+    watches.change('/work/src', 'deep/b.js', 'gone');
+    watches.change('/work/src', 'a.js', 'gone');
     for (const source of ['/work/src', '/work/lib']) declare(machine, source, 'native');
     for (let round = 0; round < 3; round += 1) await advance(PAUSE_MS);
     await ended;
@@ -79,6 +81,9 @@ describe('the relay', () => {
       { id: 'src', path: 'a.js' },
       { id: 'lib', path: 'a.js' },
       { id: 'src', path: 'a.js' },
+      // Nothing can be raised on what is not there: their folders have changed.
+      { id: 'src', path: 'deep' },
+      { id: 'src', path: '.' },
     ]);
   });
 
