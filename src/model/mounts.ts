@@ -166,11 +166,21 @@ export function parseRecord(object: KubernetesObject): MountRecord | undefined {
             path: data['target'] ?? '',
           },
     isReadOnly: data['readOnly'] === 'true',
-    excluded: JSON.parse(data['excluded'] ?? '[]') as string[],
+    excluded: parseList(data['excluded']),
     parentId: data['parent'] === '' ? undefined : data['parent'],
     origin: origin === 'file' ? 'file' : 'command',
     events: data['events'] === '' ? undefined : (data['events'] as FileEvents | undefined),
   };
+}
+
+/** What somebody edited into something else excludes nothing, as the agent sees it too. */
+function parseList(text: string | undefined): readonly string[] {
+  try {
+    const list: unknown = JSON.parse(text ?? '[]');
+    return Array.isArray(list) ? list.filter((item) => typeof item === 'string') : [];
+  } catch {
+    return [];
+  }
 }
 
 /** `deployment/web`, with the container where one is named; the namespace only where it is not the usual one. */

@@ -14,6 +14,7 @@ import { formatWorkload } from '../model/mounts.ts';
 import type { Cluster, Host, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, readIdentity } from './access.ts';
+import { requireHostPaths } from './mount-workloads.ts';
 import { preflight } from './preflight.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
 import { runStep, type StepTargets } from './steps.ts';
@@ -221,6 +222,10 @@ async function planInside(
     targets.objectStore === undefined ? new Map() : observeBuckets(targets.objectStore, buckets),
     planMounts(context, { docker, api: { configMaps: maps, pods } }, host),
   ]);
+  const namespaces = context.spec.mounts.flatMap(({ target }) =>
+    target.kind === 'workload' ? [target.workload.namespace] : [],
+  );
+  for (const namespace of new Set(namespaces)) await requireHostPaths(cluster, namespace);
   const observed: ObservedState = new Map([...observedObjects, ...observedBuckets, ...mounts.observed]);
   return { steps: plan(withMounts(inside, mounts), observed), mounts };
 }

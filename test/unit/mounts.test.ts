@@ -371,6 +371,15 @@ describe('whatever the paths are', () => {
     );
   });
 
+  it('a record that somebody edited into something else excludes nothing', () => {
+    const [record] = planned([specOf('/home/ada/app', inContainer('/app'))], {});
+    const object = recordObject({ ...record!, excluded: ['a'] });
+    for (const excluded of ['no json', '{}', '[1]']) {
+      const edited = { ...object, data: { ...(object['data'] as object), excluded } };
+      expect(parseRecord(edited)?.excluded).toEqual([]);
+    }
+  });
+
   it('checks never throw', () => {
     const text = fc.string({ unit: 'binary' });
     fc.assert(

@@ -61,6 +61,14 @@ describe('up with mounts', () => {
     expect(await machine.host.findFileType('/home/ada/app/fresh')).toBe('Directory');
   });
 
+  it('is refused where pod security would keep every pod from starting', async () => {
+    const machine = await MountMachine.start();
+    machine.namespace('shop', { 'pod-security.kubernetes.io/enforce': 'restricted' });
+    const wish = declaring(mountOf('src', workload('web', { namespace: 'shop' })));
+    await expect(machine.up(wish)).rejects.toMatchObject({ code: 'CONFLICT' });
+    expect(machine.records()).toEqual([]);
+  });
+
   it('foresees them in a dry run of a cluster that is not there', async () => {
     const machine = new MountMachine();
     const planned = await machine.planned({ ...declaring(SOURCE), isDryRun: true });
