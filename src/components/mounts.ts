@@ -64,6 +64,8 @@ export function mountContainer(
   };
 }
 
+const LEAST = { cpu: '1m', memory: '1Mi', 'ephemeral-storage': '1Mi' };
+
 /** A pod as a workload's controller would make it, in what tells admission whose it is. */
 export function admittedPod({ namespace, kind, name, container = 'main' }: WorkloadRef): KubernetesObject {
   const owner = {
@@ -86,7 +88,8 @@ export function admittedPod({ namespace, kind, name, container = 'main' }: Workl
         ? {}
         : { ownerReferences: [{ ...owner, uid: '00000000-0000-0000-0000-000000000000', controller: true }] }),
     },
-    spec: { containers: [{ name: container, image: 'never-pulled' }] },
+    // Quotas may refuse pods that do not say what they need.
+    spec: { containers: [{ name: container, image: 'never-pulled', resources: { requests: LEAST, limits: LEAST } }] },
   };
 }
 
