@@ -1,8 +1,10 @@
 /** The quickstart, and the app that it leaves behind. */
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { checkGallery, readCaptions } from './gallery.ts';
-import { createSandbox, eventually } from './support.ts';
+import { checkEdits, checkGallery, readCaptions } from './gallery.ts';
+import { listMounts, podsOf } from './mounts.ts';
+import { createSandbox, eventually, ROOT } from './support.ts';
 
 type Quickstart = {
   readonly cluster: string;
@@ -32,6 +34,19 @@ describe('quickstart', () => {
   it('serves a page that takes a picture and shows it, from two pods that know the same', async () => {
     const { pods } = await checkGallery(url);
     expect(pods).toHaveLength(2);
+  });
+
+  it('has its source mounted: an open page shows every edit by itself, and no pod is replaced', async () => {
+    expect(await listMounts(sandbox)).toMatchObject([
+      { workload: 'deployment/captions', target: '/app/src', state: 'attached', events: 'native' },
+      { workload: 'deployment/web', target: '/app/src', state: 'attached', events: 'native' },
+    ]);
+    const pods = async (): Promise<unknown> => Promise.all(['web', 'captions'].map((app) => podsOf(sandbox, app)));
+    const before = await pods();
+    const took = await checkEdits(url, join(ROOT, 'docs', 'examples', 'gallery'));
+    process.stderr.write(`edits were seen after ${JSON.stringify(took)} ms\n`);
+    expect(Math.max(...Object.values(took))).toBeLessThan(10_000);
+    expect(await pods()).toEqual(before);
   });
 
   it('keeps captions on the claim when their pod is replaced', async () => {

@@ -1,6 +1,6 @@
 /** The gallery's page as its user has it: in a browser, through the ingress. */
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium, type Browser, type Page } from 'playwright-core';
@@ -77,6 +77,92 @@ export async function readCaptions(url: string): Promise<readonly string[]> {
     await open(page, url);
     return page.locator('.card .text').allTextContents();
   });
+}
+
+/** Edits of the gallery's source, each with what an open page has to show then. */
+const EDITS = [
+  {
+    file: 'web/src/public/style.css',
+    from: 'min-height: 100vh;',
+    to: 'min-height: 100vh; outline: 7px solid;',
+    shows: `getComputedStyle(document.body).outlineWidth === '7px'`,
+    // A style is exchanged; the page stays as it is, with whatever was typed into it.
+    isReloaded: false,
+  },
+  {
+    file: 'web/src/public/index.html',
+    from: '>Pictures</h2>',
+    to: '>Photographs</h2>',
+    shows: `document.getElementById('pictures-title')?.textContent === 'Photographs'`,
+    isReloaded: true,
+  },
+  {
+    file: 'web/src/public/app.js',
+    from: "find('place-host').textContent = location.host;",
+    to: "find('place-host').textContent = 'edited.js';",
+    shows: `document.getElementById('place-host')?.textContent === 'edited.js'`,
+    isReloaded: true,
+  },
+  {
+    file: 'web/src/page.js',
+    from: 'const values = { title,',
+    to: "const values = { title: 'An edited server',",
+    shows: `document.querySelector('h1')?.textContent === 'An edited server'`,
+    isReloaded: true,
+  },
+  {
+    file: 'captions/src/server.js',
+    from: 'return { body: { pod: POD_NAME, claim: CLAIM, captions: store.count() } };',
+    to: "return { body: { pod: POD_NAME, claim: 'edited', captions: store.count() } };",
+    shows: `document.getElementById('place-claim')?.textContent === 'edited'`,
+    isReloaded: false,
+  },
+] as const;
+
+/**
+ * Edits the mounted source while a page is open, and sees each edit there, and that it is taken back, without touching
+ * the page. The files are as they were afterwards. Returns milliseconds from each edit until the page shows it.
+ */
+export async function checkEdits(url: string, directory: string): Promise<Readonly<Record<string, number>>> {
+  return withBrowser(async (browser) => {
+    const page = await browser.newPage(DESKTOP);
+    const took: Record<string, number> = {};
+    const followed = page.waitForResponse((response) => response.url().endsWith('/events'));
+    await open(page, url);
+    await followed;
+    for (const { file, from, to, shows, isReloaded } of EDITS) {
+      const path = join(directory, file);
+      const before = await readFile(path, 'utf8');
+      expect(before, file).toContain(from);
+      await page.evaluate('window.isSame = true');
+      try {
+        const startedAt = performance.now();
+        await saveAsEditor(path, before.replace(from, to));
+        await untilShown(page, shows);
+        took[file] = Math.round(performance.now() - startedAt);
+        expect(await page.evaluate('window.isSame === true'), file).toBe(!isReloaded);
+      } finally {
+        await saveAsEditor(path, before);
+      }
+      await untilShown(page, `!(${shows})`);
+    }
+    return took;
+  });
+}
+
+/** Asks the page again and again; one that is just being loaded has no answer. Its own policy forbids to wait inside. */
+async function untilShown(page: Page, expression: string): Promise<void> {
+  const deadline = performance.now() + 15_000;
+  while ((await page.evaluate(`document.readyState === 'complete' && ${expression}`).catch(() => false)) !== true) {
+    if (performance.now() > deadline) throw new Error(`after 15 s not shown: ${expression}`);
+  }
+}
+
+/** Another file takes the place of the edited one, as most editors save. */
+async function saveAsEditor(path: string, text: string): Promise<void> {
+  const temporary = `${path}~`;
+  await writeFile(temporary, text);
+  await rename(temporary, path);
 }
 
 async function withBrowser<T>(work: (browser: Browser) => Promise<T>): Promise<T> {

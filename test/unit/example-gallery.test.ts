@@ -1,6 +1,6 @@
 /** The gallery of docs/examples: what it accepts as a picture, how it keeps captions, how it follows edits. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -197,28 +197,43 @@ describe('edits of the front end', () => {
   });
 });
 
-describe('edits of the server', () => {
+describe('edits of a server', () => {
   let directory: string;
-  let watching: ChildProcess;
+  let watching: ChildProcess | undefined;
   let output = '';
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'gallery-test-'));
     await writeFile(join(directory, 'package.json'), '{ "type": "module" }');
-    await copyFile(new URL('web/src/watch.js', gallery), join(directory, 'watch.js'));
+    output = '';
   });
   afterEach(async () => {
-    watching.kill('SIGKILL');
+    watching?.kill('SIGKILL');
     await rm(directory, { recursive: true, force: true });
   });
 
-  const edit = (text: string): Promise<void> => writeFile(join(directory, 'server.js'), text);
+  /** As editors save: another file takes the place of the edited one. */
+  const edit = async (text: string): Promise<void> => {
+    await writeFile(join(directory, 'server.js~'), text);
+    await rename(join(directory, 'server.js~'), join(directory, 'server.js'));
+  };
   const serverThatSays = (text: string): string => `
     import { createServer } from 'node:http';
     const server = createServer((request, response) => response.end('${text}'));
-    process.once('SIGTERM', () => process.exit(0));
+    process.once('SIGTERM', () => {
+      console.log('${text} ends');
+      server.close(() => process.exit(0));
+    });
     process.on('message', ({ problem }) => console.log(problem));
     server.listen(0, '127.0.0.1', () => console.log(\`${text} http://127.0.0.1:\${server.address().port}/\`));
   `;
+  const start = async (service: string): Promise<ChildProcess> => {
+    await copyFile(new URL(`${service}/src/watch.js`, gallery), join(directory, 'watch.js'));
+    watching = spawn(process.execPath, [join(directory, 'watch.js')], { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [watching.stdout, watching.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    }
+    return watching;
+  };
   const printed = (pattern: RegExp): Promise<RegExpExecArray> =>
     vi.waitFor(
       () => {
@@ -228,23 +243,42 @@ describe('edits of the server', () => {
       },
       { timeout: 4_000, interval: 10 },
     );
+  /** A server that is on its way out may have the first word. */
+  const answers = async (text: string): Promise<void> => {
+    const [, url = ''] = await printed(new RegExp(`${text} (http\\S+)`));
+    await vi.waitFor(async () => {
+      const response = await fetch(url, { headers: { connection: 'close' } });
+      if ((await response.text()) !== text) throw new Error(`another one than ${text} answers`);
+    });
+  };
+  const end = async (running: ChildProcess): Promise<unknown> => {
+    running.kill('SIGTERM');
+    return new Promise((resolve) => running.on('exit', resolve));
+  };
 
-  it('start the next one, and leave the last one where the next does not start', async () => {
+  it('start the next web server, and leave the last one where the next does not start', async () => {
     await edit(serverThatSays('first'));
-    watching = spawn(process.execPath, [join(directory, 'watch.js')], { stdio: ['ignore', 'pipe', 'pipe'] });
-    output = '';
-    for (const stream of [watching.stdout, watching.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => (output += text));
-    }
-    const [, url = ''] = await printed(/first (\S+)/);
-    expect(await (await fetch(url)).text()).toBe('first');
+    const running = await start('web');
+    await answers('first');
     await edit('this is no program');
     await printed(/The edited server does not start/);
-    expect(await (await fetch(url)).text()).toBe('first');
+    await answers('first');
     await edit(serverThatSays('second'));
-    const [, nextUrl = ''] = await printed(/second (\S+)/);
-    expect(await (await fetch(nextUrl)).text()).toBe('second');
-    watching.kill('SIGTERM');
-    expect(await new Promise((resolve) => watching.on('exit', resolve))).toBe(0);
+    await answers('second');
+    expect(await end(running)).toBe(0);
+  });
+
+  it('end the captions server before the next one starts, as often as there is an edit', async () => {
+    await edit(serverThatSays('first'));
+    const running = await start('captions');
+    await answers('first');
+    await edit(serverThatSays('second'));
+    await answers('second');
+    await edit('this is no program');
+    await printed(/the next edit starts it again/);
+    await edit(serverThatSays('third'));
+    await answers('third');
+    expect(output).toMatch(/first ends[^]*second http[^]*second ends[^]*third http/);
+    expect(await end(running)).toBe(0);
   });
 });

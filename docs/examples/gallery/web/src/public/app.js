@@ -237,7 +237,7 @@ function followEdits(version) {
   // and of two pods one may be a moment ahead: then a page that is hardly there waits for the other.
   on('server', (current) => {
     if (current === version || chosen !== undefined) return;
-    setTimeout(() => location.reload(), performance.now() < 1000 ? 250 : 0);
+    setTimeout(() => location.reload(), performance.now() < 1000 ? 100 : 0);
   });
   on('captions', () => Promise.all([refresh(), showPlace()]));
   on('problem', (text) => say(find('notice'), text));
