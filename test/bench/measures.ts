@@ -40,7 +40,7 @@ const MEASURES: readonly Measure[] = [
   { id: 'mount-served', title: 'edit on the host until the ingress serves it, median of 50', unit: 'ms', goal: 20 },
   { id: 'mount-served-p95', title: '… 95th percentile', unit: 'ms', goal: 20 },
   { id: 'checkout-host', title: 'git checkout of 10,000 files, every event seen on the host', unit: 's' },
-  { id: 'checkout-pod', title: '… the same in a mount, every event seen in a pod', unit: 's' },
+  { id: 'checkout-pod', title: '… the same, every event seen in a pod', unit: 's' },
   { id: 'mount-memory', title: "memory of a mount's container at rest", unit: 'MiB', goal: 2 },
   { id: 'mount-cpu', title: "CPU of a mount's container at rest, over a minute", unit: '% of a core', goal: 0.01 },
   { id: 'build-cold', title: 'cold build of all images', unit: 's', goal: 1200 },
