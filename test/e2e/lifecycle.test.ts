@@ -271,7 +271,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
     expect(await sandbox.containerIds()).toEqual({});
     const list = JSON.parse(await sandbox.must(['list', '-o', 'json'])) as { name: string; state: string }[];
     expect(list.find(({ name }) => name === sandbox.name)?.state).toBe('down');
-    expect(await volumeNames(sandbox)).toHaveLength(6);
+    expect(await volumeNames(sandbox)).toHaveLength(7);
     expect(await sandbox.must(['down'])).toContain('data are kept');
     const status = await sandbox.run(['status']);
     expect(status.exitCode).toBe(4);
@@ -300,7 +300,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
     expect(refused.exitCode).toBe(2);
     expect(refused.stderr).toContain('--yes');
     expect(await sandbox.containerIds()).toEqual(before);
-    expect(await volumeNames(sandbox)).toHaveLength(6);
+    expect(await volumeNames(sandbox)).toHaveLength(7);
 
     await sandbox.must(['down', '--volumes', '--yes']);
     expect(await sandbox.containerIds()).toEqual({});
