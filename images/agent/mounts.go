@@ -219,8 +219,7 @@ func touchAll(lines io.Reader) error {
 			}
 			paths[change.ID] = root
 		}
-		// Joined as an absolute path first, so that it cannot lead out of the folder.
-		_ = mounts.Touch(filepath.Join(root, filepath.Join("/", change.Path)))
+		_ = mounts.Touch(root, change.Path)
 	}
 	return scanner.Err()
 }

@@ -118,13 +118,14 @@ func serve(connection *net.UnixConn, rootID string, watcher *watcher) error {
 			root.want(wanted)
 		case <-watcher.changed:
 		}
-		if root.isGone() {
+		if root.isGone() || watcher.isRootGone() {
 			// The engine binds what is at the path when it starts the container again.
 			time.Sleep(replacementPatience)
 			return fmt.Errorf("the folder that is handed over from was removed or replaced")
 		}
 		if err := root.handOver(connection, watcher); err != nil {
-			// The agent has gone: the reader notices too, and the next agent is told everything.
+			// The agent has gone: the next one is told everything.
+			connection.Close()
 			drain(requests)
 			return nil
 		}

@@ -53,7 +53,7 @@ func (r *root) want(wanted []mounts.Wanted) {
 // isGone tells whether the root itself was removed on the host: nothing below it will ever come back here.
 func (r *root) isGone() bool {
 	var stat unix.Stat_t
-	return unix.Fstat(r.descriptor, &stat) == nil && stat.Nlink == 0
+	return unix.Fstat(r.descriptor, &stat) != nil || stat.Nlink == 0
 }
 
 // handOver sends what has changed since the last time. Watches are set before a path is looked at, so that no change

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -28,6 +30,14 @@ type watcher struct {
 	// Folder → its watch.
 	watches map[string]int32
 	meeting int32
+	// The root has another name on the host, and what has its name is another folder.
+	isRootMoved bool
+}
+
+func (w *watcher) isRootGone() bool {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	return w.isRootMoved
 }
 
 func newWatcher() (*watcher, error) {
@@ -61,7 +71,8 @@ func (w *watcher) watchMeetingDirectory() error {
 	return nil
 }
 
-// watch follows exactly these paths from now on. A folder on the way that is missing is found by its parent's watch.
+// watch follows exactly these paths from now on. A folder on the way that is missing is found by its parent's watch,
+// which is set first: so none that is made meanwhile is missed.
 func (w *watcher) watch(wanted []mounts.Wanted) {
 	w.lock.Lock()
 	defer w.lock.Unlock()
@@ -74,25 +85,28 @@ func (w *watcher) watch(wanted []mounts.Wanted) {
 			needed[folder][name] = true
 		}
 	}
-	for folder, watch := range w.watches {
-		if needed[folder] == nil {
-			unix.InotifyRmWatch(int(w.file.Fd()), uint32(watch))
-			delete(w.names, watch)
-			delete(w.watches, folder)
-		}
-	}
-	for folder, names := range needed {
+	watches := map[string]int32{}
+	names := map[int32]map[string]bool{w.meeting: w.names[w.meeting]}
+	// By name, every folder comes after those that it lies in.
+	for _, folder := range slices.Sorted(maps.Keys(needed)) {
 		// Set again each time: a folder of the same name may be another one by now.
 		watch, err := w.add(folder, entryEvents|ownEvents)
 		if err != nil {
 			continue
 		}
-		if old, isWatched := w.watches[folder]; isWatched && old != watch {
-			delete(w.names, old)
+		watches[folder] = watch
+		if names[watch] == nil {
+			names[watch] = map[string]bool{}
 		}
-		w.watches[folder] = watch
-		w.names[watch] = names
+		// Two paths may lead to one folder.
+		maps.Copy(names[watch], needed[folder])
 	}
+	for _, old := range w.watches {
+		if names[old] == nil {
+			unix.InotifyRmWatch(int(w.file.Fd()), uint32(old))
+		}
+	}
+	w.watches, w.names = watches, names
 }
 
 func (w *watcher) add(folder string, events uint32) (int32, error) {
@@ -129,6 +143,9 @@ func (w *watcher) matters(events []byte) bool {
 		end := unix.SizeofInotifyEvent + int(event.Len)
 		name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:end]), "\x00")
 		events = events[end:]
+		if event.Mask&unix.IN_MOVE_SELF != 0 && event.Wd == w.watches[rootPath] {
+			w.isRootMoved = true
+		}
 		if event.Mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_Q_OVERFLOW) != 0 || w.names[event.Wd][name] {
 			matters = true
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -78,7 +79,7 @@ func (s *Service) serveGiver(connection *net.UnixConn) {
 		if err != nil {
 			break
 		}
-		s.node.do(func() { s.handOver(handover) })
+		s.node.do(func() { s.handOver(rootID, handover) })
 	}
 	s.node.do(func() {
 		if s.givers[rootID] == g {
@@ -114,9 +115,17 @@ func (s *Service) tellGiver(rootID string) {
 	slices.SortFunc(wanted, func(a, b mounts.Wanted) int { return strings.Compare(a.ID, b.ID) })
 	packet, err := mounts.EncodeWanted(wanted)
 	if err == nil {
+		// One that is paused reads nothing; nobody else shall wait for it.
+		g.connection.SetWriteDeadline(time.Now().Add(giverPatience))
 		_, err = g.connection.Write(packet)
 	}
-	if err != nil && !errors.Is(err, unix.EPIPE) {
-		klog.ErrorS(err, "Live mount: tell the mount container", "root", rootID)
+	if err != nil {
+		// It connects again, and is told again.
+		g.connection.Close()
+		if !errors.Is(err, unix.EPIPE) {
+			klog.ErrorS(err, "Live mount: tell the mount container", "root", rootID)
+		}
 	}
 }
+
+const giverPatience = 500 * time.Millisecond

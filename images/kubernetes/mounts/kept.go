@@ -32,7 +32,7 @@ type keptContainer struct {
 	image string
 }
 
-// keptImages is for how many images of a mount written content is kept; rolling back finds it again.
+// keptImages is for how many images without a container written content is kept; rolling back finds it again.
 const keptImages = 3
 
 // snapshots is where containerd's overlay snapshotter keeps layers; long lists of them are relative to it.
@@ -47,30 +47,43 @@ func (c keptContainer) imageHash(layers []string) string {
 }
 
 // mountOf is where on the node an image's content at an excluded path is mounted, writable.
-func (k keeper) mountOf(r record, image, excluded string) string {
-	return filepath.Join(k.mounts, r.id, image, shortHash(excluded))
+func (k keeper) mountOf(id, image, excluded string) string {
+	return filepath.Join(k.mounts, id, layersPart(image), shortHash(excluded))
+}
+
+// viewerImage names what containers of an image see instead of excluded paths.
+func viewerImage(layersHash string, family []record) string {
+	var paths []string
+	for _, r := range family {
+		for _, excluded := range r.excluded {
+			paths = append(paths, filepath.Join(r.target, excluded))
+		}
+	}
+	slices.Sort(paths)
+	return layersHash + "." + shortHash(strings.Join(paths, "\x00"))
+}
+
+// layersPart is the part of it that only names the image.
+func layersPart(image string) string {
+	layers, _, _ := strings.Cut(image, ".")
+	return layers
 }
 
 // open mounts the image's content at the excluded paths of a mount, where it is not mounted yet.
 func (k keeper) open(r record, image string, layers []string, container keptContainer) error {
 	for _, excluded := range r.excluded {
-		merged := k.mountOf(r, image, excluded)
+		merged := k.mountOf(r.id, image, excluded)
 		if isMountPoint(merged) {
 			continue
 		}
 		target := filepath.Join(r.target, excluded)
-		stored := filepath.Join(k.directory, r.id, image, shortHash(excluded))
+		stored := filepath.Join(k.directory, r.id, layersPart(image), shortHash(excluded))
 		if err := k.mount(target, stored, merged, layers, container); err != nil {
 			return fmt.Errorf("keep the image's %s: %w", target, err)
 		}
 	}
-	used := filepath.Join(k.directory, r.id, image)
 	now := time.Now()
-	if err := os.Chtimes(used, now, now); err != nil {
-		return err
-	}
-	k.forgetOldImages(r.id)
-	return nil
+	return os.Chtimes(filepath.Join(k.directory, r.id, layersPart(image)), now, now)
 }
 
 func (k keeper) mount(target, stored, merged string, layers []string, container keptContainer) error {
@@ -95,35 +108,6 @@ func (k keeper) mount(target, stored, merged string, layers []string, container 
 		return mountOver(content, stored, merged)
 	}
 	return mountCopy(content, stored, merged, container.user)
-}
-
-// show mounts what is kept of an image inside of a mount, whose root is a descriptor. It belongs to that mount: what is
-// mounted inside of it by a container alone would hold the container's copy of it fast when the folder is replaced.
-func (k keeper) show(r record, image string, top int) error {
-	if image == "" {
-		return nil
-	}
-	for _, excluded := range r.excluded {
-		point, _, err := makePointBelow(top, excluded, false)
-		if err != nil {
-			return fmt.Errorf("make a place for %s: %w", excluded, err)
-		}
-		err = cloneTo(k.mountOf(r, image, excluded), point)
-		unix.Close(point)
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", excluded, err)
-		}
-	}
-	return nil
-}
-
-func cloneTo(path string, point int) error {
-	descriptor, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(descriptor)
-	return unix.MoveMount(descriptor, "", point, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 // mountOver puts an overlay over the content, which takes what is written.
@@ -246,10 +230,10 @@ func openContent(view, target string) (*os.File, error) {
 	return os.NewFile(uintptr(descriptor), target), nil
 }
 
-// forgetOldImages removes what was written over images that have not been used for long.
-func (k keeper) forgetOldImages(mountID string) {
+// forgetOldImages removes what was written over images that no container has and that have not been used for long.
+func (k keeper) forgetOldImages(mountID string, isUsed func(layersHash string) bool) {
 	directory := filepath.Join(k.directory, mountID)
-	images := namesIn(directory)
+	images := slices.DeleteFunc(namesIn(directory), isUsed)
 	slices.SortFunc(images, func(a, b string) int {
 		return modified(filepath.Join(directory, b)).Compare(modified(filepath.Join(directory, a)))
 	})

@@ -33,7 +33,7 @@ func (s *Service) poll(r record) {
 	}
 	stop := make(chan struct{})
 	s.polls[r.id] = stop
-	go pollFiles(s.pathOf(r), r.excluded, stop)
+	go s.pollFiles(r.id, stop)
 }
 
 func (s *Service) stopPolling(id string) {
@@ -43,14 +43,24 @@ func (s *Service) stopPolling(id string) {
 	}
 }
 
-func pollFiles(root string, excluded []string, stop <-chan struct{}) {
+func (s *Service) pollFiles(id string, stop <-chan struct{}) {
 	var known map[string]stamp
+	var lastRoot string
 	for {
 		started := time.Now()
+		var root string
+		var excluded []string
+		s.node.do(func() {
+			r := s.records[id]
+			root, excluded = s.pathOf(r), r.excluded
+		})
+		if root != lastRoot {
+			known, lastRoot = nil, root
+		}
 		found := stampsBelow(root, excluded)
 		for _, path := range changedPaths(known, found) {
 			// Gone again, or not ours to write: there is nobody to tell.
-			_ = mounts.Touch(path)
+			_ = mounts.Touch(root, path)
 		}
 		known = found
 		select {
@@ -61,10 +71,11 @@ func pollFiles(root string, excluded []string, stop <-chan struct{}) {
 	}
 }
 
+// stampsBelow looks at every file, by its path below the root.
 func stampsBelow(root string, excluded []string) map[string]stamp {
-	skipped := map[string]bool{filepath.Join(root, ".git"): true}
+	skipped := map[string]bool{".git": true}
 	for _, path := range excluded {
-		skipped[filepath.Join(root, path)] = true
+		skipped[filepath.Clean(path)] = true
 	}
 	found := map[string]stamp{}
 	// What vanishes meanwhile is found missing by the next look.
@@ -72,11 +83,18 @@ func stampsBelow(root string, excluded []string) map[string]stamp {
 		if err != nil {
 			return nil
 		}
-		if skipped[path] {
-			return fs.SkipDir
+		below, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if skipped[below] {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		if info, err := entry.Info(); err == nil {
-			found[path] = stamp{info.ModTime(), info.Size()}
+			found[below] = stamp{info.ModTime(), info.Size()}
 		}
 		return nil
 	})

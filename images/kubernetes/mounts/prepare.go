@@ -32,9 +32,9 @@ type bundle struct {
 // prepared is what a container gets once its root file system stands, in the order in which it is mounted.
 type prepared struct {
 	destination string
-	// A live mount, with all that is mounted there now and later. Nil stands for what the runtime itself has mounted at
+	// A live mount, with all that is mounted there now and later. None stands for what the runtime itself has mounted at
 	// the destination: a volume inside of a live mount, which is put on top of it again.
-	place *place
+	key placeKey
 }
 
 // Prepare changes a container that is about to be created. A runtime can only bind what lies at a path at that moment;
@@ -48,7 +48,7 @@ func (s *Service) prepare(directory, rootfs string) error {
 	if err != nil {
 		return err
 	}
-	var all []prepared
+	var live []prepared
 	for i, mount := range b.mounts {
 		source, destination := textIn(mount, "source"), textIn(mount, "destination")
 		relative, isBelow := strings.CutPrefix(source, s.directory+"/")
@@ -59,17 +59,17 @@ func (s *Service) prepare(directory, rootfs string) error {
 		if _, err := s.Wait([]string{id}, attachPatience); err != nil {
 			return fmt.Errorf("live mount %w", err)
 		}
-		var place *place
+		var key placeKey
 		s.node.do(func() {
 			container := keptContainer{rootfs: rootfs, user: b.user, image: b.image}
-			place, err = s.placeForContainer(id, container, isReadOnly(mount))
+			key, err = s.placeForContainer(directory, id, container, isReadOnly(mount))
 		})
 		if err != nil {
 			return fmt.Errorf("live mount %s: %w", id, err)
 		}
 		if rest != "" {
 			// A folder inside of a mount, in a volume of the user's own: it is bound as it is now.
-			mount["source"] = filepath.Join(place.path, rest)
+			mount["source"] = filepath.Join(s.placePath(key), rest)
 			continue
 		}
 		placeholder := filepath.Join(directory, fmt.Sprintf("sandbar-placeholder-%d", i))
@@ -77,19 +77,22 @@ func (s *Service) prepare(directory, rootfs string) error {
 			return err
 		}
 		mount["source"] = placeholder
-		inside, err := s.volumesInside(b, destination, place)
-		if err != nil {
-			return err
-		}
-		all = append(append(all, prepared{destination, place}), inside...)
+		live = append(live, prepared{destination, key})
 	}
-	if len(all) == 0 {
+	if len(live) == 0 {
 		return b.write()
 	}
-	slices.SortStableFunc(all, func(first, second prepared) int {
-		return strings.Count(first.destination, "/") - strings.Count(second.destination, "/")
+	all, err := s.withVolumesInside(b, live)
+	if err != nil {
+		return err
+	}
+	s.node.do(func() {
+		s.prepared[directory] = all
+		err = writeUsed(directory, s.used[directory])
 	})
-	s.node.do(func() { s.prepared[directory] = all })
+	if err != nil {
+		return err
+	}
 	if err := b.addHook("createContainer", hookProgram, "mounts", "attach", directory); err != nil {
 		return err
 	}
@@ -111,7 +114,7 @@ func (s *Service) Attach(directory string) (attachments []mounts.Attachment, err
 		}
 		for _, p := range all {
 			var descriptor int
-			if descriptor, err = p.open(); err != nil {
+			if descriptor, err = s.open(p); err != nil {
 				return
 			}
 			attachments = append(attachments, mounts.Attachment{Destination: p.destination, Descriptor: descriptor})
@@ -128,61 +131,149 @@ func (s *Service) Attach(directory string) (attachments []mounts.Attachment, err
 	return attachments, nil
 }
 
-func (p prepared) open() (int, error) {
-	if p.place == nil {
+func (s *Service) open(p prepared) (int, error) {
+	if p.key.id == "" {
 		return -1, nil
 	}
-	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE | unix.AT_EMPTY_PATH
-	descriptor, err := unix.OpenTree(p.place.point, "", flags)
-	if err != nil {
-		return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
+	place := s.places[p.key]
+	if place == nil || place.top < 0 {
+		return -1, fmt.Errorf("live mount %s was removed", p.key.id)
 	}
-	// What is mounted at the place later reaches the container, and never the other way round.
-	attributes := unix.MountAttr{Propagation: unix.MS_SLAVE}
-	if err := unix.MountSetattr(descriptor, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attributes); err != nil {
-		unix.Close(descriptor)
-		return -1, fmt.Errorf("clone %s: %w", p.place.path, err)
+	descriptor, err := place.cloneForContainer()
+	if err != nil {
+		return -1, fmt.Errorf("clone live mount %s: %w", p.key.id, err)
 	}
 	return descriptor, nil
 }
 
-// volumesInside lists what else is mounted below a live mount, and makes sure that it can be mounted there.
-func (s *Service) volumesInside(b *bundle, destination string, place *place) ([]prepared, error) {
-	var inside []prepared
+// withVolumesInside adds what else is mounted below live mounts, in the order in which it is all mounted, and makes sure
+// that it can be mounted there.
+func (s *Service) withVolumesInside(b *bundle, live []prepared) ([]prepared, error) {
+	all := slices.Clone(live)
 	for _, mount := range b.mounts {
 		target := textIn(mount, "destination")
-		below, isBelow := strings.CutPrefix(target, strings.TrimSuffix(destination, "/")+"/")
-		if !isBelow || strings.HasPrefix(textIn(mount, "source"), s.directory+"/") {
-			continue
-		}
-		if entry, err := os.Stat(textIn(mount, "source")); err == nil {
-			var made error
-			s.node.do(func() { made = makePoint(place, below, !entry.IsDir()) })
-			if made != nil {
-				return nil, fmt.Errorf("make a place for %s: %w", target, made)
+		isInside := false
+		for _, outer := range live {
+			below, isBelow := strings.CutPrefix(target, strings.TrimSuffix(outer.destination, "/")+"/")
+			if !isBelow {
+				continue
+			}
+			isInside = true
+			entry, err := os.Stat(textIn(mount, "source"))
+			isFile := err == nil && !entry.IsDir()
+			s.node.do(func() { err = s.makePoint(outer.key.id, s.folders[outer.key.id], below, isFile) })
+			if err != nil {
+				return nil, fmt.Errorf("make a place for %s: %w", target, err)
 			}
 		}
-		inside = append(inside, prepared{destination: target})
+		isLive := slices.ContainsFunc(live, func(p prepared) bool { return p.destination == target })
+		if isInside && !isLive {
+			all = append(all, prepared{destination: target})
+		}
 	}
-	return inside, nil
+	slices.SortStableFunc(all, func(first, second prepared) int {
+		return strings.Count(first.destination, "/") - strings.Count(second.destination, "/")
+	})
+	return all, nil
 }
 
-// placeForContainer returns the place of an attached mount for a container, with what is kept of its image.
-func (s *Service) placeForContainer(id string, container keptContainer, isReadOnly bool) (*place, error) {
+// placeForContainer makes the place of an attached mount for a container, with what is kept of its image.
+func (s *Service) placeForContainer(directory, id string, container keptContainer, isReadOnly bool) (placeKey, error) {
 	user := viewer{isContainer: true, owner: container.user, isReadOnly: isReadOnly}
-	if family := s.withExclusions(id); len(family) > 0 {
+	family := s.withExclusions(id)
+	if len(family) > 0 {
 		layers, err := layersOf(container.rootfs)
 		if err != nil {
-			return nil, err
+			return placeKey{}, err
 		}
-		user.image = container.imageHash(layers)
+		user.image = viewerImage(container.imageHash(layers), family)
 		for _, r := range family {
 			if err := s.kept.open(r, user.image, layers, container); err != nil {
-				return nil, err
+				return placeKey{}, err
 			}
 		}
 	}
-	return s.placeFor(id, user)
+	key := placeKey{id, user}
+	s.used[directory] = append(s.used[directory], key)
+	s.sweep()
+	_, err := s.placeFor(key)
+	return key, err
+}
+
+// placeFor returns the place of an attached mount for containers of a kind.
+func (s *Service) placeFor(key placeKey) (*place, error) {
+	r, isKnown := s.records[key.id]
+	if !isKnown {
+		return nil, errors.New("it was removed")
+	}
+	if r.parent != "" {
+		return nil, fmt.Errorf("it lies inside of %s", r.parent)
+	}
+	place, err := s.openPlace(key, r.isFile)
+	if err != nil {
+		return nil, err
+	}
+	return place, s.showAt(r, key, place)
+}
+
+// sweep removes the places that no container has any more, and what was kept for them long ago. Containers are known by
+// their bundles, which the runtime removes with them.
+func (s *Service) sweep() {
+	isUsed := map[placeKey]bool{}
+	for directory, keys := range s.used {
+		if !isDirectory(directory) {
+			delete(s.used, directory)
+			delete(s.prepared, directory)
+			continue
+		}
+		for _, key := range keys {
+			isUsed[key] = true
+		}
+	}
+	for key := range s.places {
+		if key.user.isContainer && s.records[key.id].parent == "" && !isUsed[key] {
+			s.closePlace(key)
+		}
+	}
+	for id, r := range s.records {
+		if len(r.excluded) > 0 {
+			s.kept.forgetOldImages(id, func(layersHash string) bool {
+				for key := range s.places {
+					if key.user.image != "" && layersPart(key.user.image) == layersHash {
+						return true
+					}
+				}
+				return false
+			})
+		}
+	}
+}
+
+// usedFile is kept beside a container's configuration, for a process that takes over.
+const usedFile = "sandbar-places"
+
+func writeUsed(directory string, keys []placeKey) error {
+	var lines strings.Builder
+	for _, key := range keys {
+		fmt.Fprintf(&lines, "%s %s\n", key.user, key.id)
+	}
+	return os.WriteFile(filepath.Join(directory, usedFile), []byte(lines.String()), 0o600)
+}
+
+func readUsed(directory string) []placeKey {
+	content, err := os.ReadFile(filepath.Join(directory, usedFile))
+	if err != nil {
+		// A container without a live mount.
+		return nil
+	}
+	var keys []placeKey
+	for line := range strings.Lines(string(content)) {
+		name, id, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if user, isViewer := parseViewer(name); isViewer {
+			keys = append(keys, placeKey{id, user})
+		}
+	}
+	return keys
 }
 
 // withExclusions lists a mount and those inside of it as far as they have excluded paths.
@@ -195,36 +286,6 @@ func (s *Service) withExclusions(id string) []record {
 		family = append(family, s.withExclusions(child.id)...)
 	}
 	return family
-}
-
-// placeFor returns the place of an attached mount for containers of a kind.
-func (s *Service) placeFor(id string, user viewer) (*place, error) {
-	r, isKnown := s.records[id]
-	if !isKnown {
-		return nil, errors.New("it was removed")
-	}
-	if r.parent != "" {
-		return nil, fmt.Errorf("it lies inside of %s", r.parent)
-	}
-	key := placeKey{id, user}
-	path := filepath.Join(s.directory, usersDirectory, user.String(), id)
-	place := s.openPlace(key, path, r.isFile)
-	if place == nil {
-		return nil, fmt.Errorf("no place can be made at %s", path)
-	}
-	return place, s.showAt(r, key, place)
-}
-
-// makePoint makes sure that something can be mounted below a place, as the owner of the folder around it would.
-func makePoint(place *place, below string, isFile bool) error {
-	if place.top < 0 {
-		return errors.New("its mount is not attached")
-	}
-	point, _, err := makePointBelow(place.top, below, isFile)
-	if err != nil {
-		return err
-	}
-	return unix.Close(point)
 }
 
 func readBundle(path string) (*bundle, error) {

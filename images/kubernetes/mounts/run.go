@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -37,7 +38,35 @@ func (s *Service) Run(ctx context.Context, client clientset.Interface) error {
 		return err
 	}
 	defer givers.Close()
+	if err := s.watchMounts(ctx); err != nil {
+		return err
+	}
 	return s.follow(ctx, client)
+}
+
+// healDelay lets a burst of mounts, as of a pod that starts, be looked at once.
+const healDelay = 100 * time.Millisecond
+
+// watchMounts has what was removed with a folder mounted again. The kernel says when the mounts of the node change.
+func (s *Service) watchMounts(ctx context.Context) error {
+	var table int
+	var err error
+	// The namespace that is watched is that of the thread that opens it.
+	s.node.do(func() { table, err = unix.Open("/proc/thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return fmt.Errorf("watch mounts: %w", err)
+	}
+	go func() {
+		for ctx.Err() == nil {
+			events := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}}
+			if _, err := unix.Poll(events, -1); err != nil {
+				continue
+			}
+			time.Sleep(healDelay)
+			s.node.do(s.heal)
+		}
+	}()
+	return nil
 }
 
 func (s *Service) follow(ctx context.Context, client clientset.Interface) error {

@@ -22,8 +22,10 @@ import (
 type Service struct {
 	// Below it every mount has its place, named by its id.
 	directory string
-	// Only this process sees what is mounted here.
+	// Private: what is mounted here is seen by nothing else.
 	staging string
+	// Where the runtime keeps a folder for every container.
+	bundles string
 	kept    keeper
 
 	// Everything below is touched, and every mount made, on this thread only.
@@ -38,8 +40,13 @@ type Service struct {
 	// The file systems that have no id-mapped mounts, by mount.
 	unmapped map[string]bool
 	polls    map[string]chan struct{}
-	// By bundle, between a container's preparation and its creation.
+	// What was made in folders of the host to mount on, by mount.
+	made map[string][]*madePoint
+	// By bundle: what a container was prepared for, and, for as long as it is there, which places it has.
 	prepared map[string][]prepared
+	used     map[string][]placeKey
+	// So that every folder is staged at a path of its own.
+	handovers int
 	// Closed and made anew whenever something has changed.
 	changed chan struct{}
 }
@@ -56,7 +63,7 @@ type viewer struct {
 	isContainer bool
 	owner
 	isReadOnly bool
-	// Hash of their image, where paths are excluded and hold the image's content.
+	// Where paths are excluded and hold the image's content: a hash of the image, and one of these paths.
 	image string
 }
 
@@ -95,8 +102,8 @@ type Directories struct {
 	Namespace string
 	// Places of mounts, and what is kept of images: on a volume.
 	Places, Kept string
-	// On a tmpfs.
-	Staging, KeptMounts string
+	// On a tmpfs, which ends with the node.
+	Staging, KeptMounts, Bundles string
 }
 
 // New prepares the folders that mounts are placed in. What an earlier process placed there is taken over.
@@ -104,6 +111,7 @@ func New(directories Directories) (*Service, error) {
 	s := &Service{
 		directory: directories.Places,
 		staging:   directories.Staging,
+		bundles:   directories.Bundles,
 		kept:      keeper{directory: directories.Kept, mounts: directories.KeptMounts},
 		records:   map[string]record{},
 		givers:    map[string]*giver{},
@@ -113,7 +121,9 @@ func New(directories Directories) (*Service, error) {
 		mappings:  map[[2]owner]*mapping{},
 		unmapped:  map[string]bool{},
 		polls:     map[string]chan struct{}{},
+		made:      map[string][]*madePoint{},
 		prepared:  map[string][]prepared{},
+		used:      map[string][]placeKey{},
 		changed:   make(chan struct{}),
 	}
 	var err error
@@ -121,8 +131,14 @@ func New(directories Directories) (*Service, error) {
 		return nil, err
 	}
 	s.node.do(func() {
-		if err = s.prepareStaging(); err == nil {
-			err = s.takeOver()
+		isNew := !isDirectory(s.staging)
+		if err = s.prepareStaging(); err != nil {
+			return
+		}
+		if isNew {
+			s.removeOldPlaces()
+		} else {
+			s.takeOver()
 		}
 	})
 	return s, err
@@ -149,41 +165,67 @@ func (s *Service) prepareStaging() error {
 	return nil
 }
 
+// removeOldPlaces removes the places of containers that ended with the node's last life.
+func (s *Service) removeOldPlaces() {
+	s.eachUserPlace(func(_ string, path string) {
+		if !isMountPoint(path) {
+			os.Remove(path)
+		}
+	})
+}
+
 // takeOver makes places of what an earlier process left mounted. A place is known by a descriptor of the bare point,
 // which can only be had while nothing is mounted there; so for a moment nothing is.
-func (s *Service) takeOver() error {
+func (s *Service) takeOver() {
 	for _, id := range namesIn(s.directory) {
-		if id == usersDirectory {
-			continue
-		}
 		path := filepath.Join(s.directory, id)
-		if !isMountPoint(path) {
+		if id == usersDirectory || !isMountPoint(path) {
 			continue
 		}
-		// Without what is mounted inside: mounts of ours have places of their own.
-		descriptor, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		folder, err := s.takeOverFolder(id, path)
 		if err != nil {
-			return fmt.Errorf("take over %s: %w", path, err)
+			// As of a network file system that has gone: the next handover brings the folder.
+			logError(err, "take over", id)
+		} else {
+			s.folders[id] = folder
 		}
-		folder, err := stage(descriptor, filepath.Join(s.staging, id))
-		unix.Close(descriptor)
-		if err != nil {
-			return fmt.Errorf("take over %s: %w", path, err)
+		logError(unmountAll(path), "take over", id)
+	}
+	s.eachUserPlace(func(id, path string) { logError(unmountAll(path), "take over", id) })
+	for _, bundle := range namesIn(s.bundles) {
+		directory := filepath.Join(s.bundles, bundle)
+		if keys := readUsed(directory); len(keys) > 0 {
+			s.used[directory] = keys
 		}
+	}
+}
+
+func (s *Service) takeOverFolder(id, path string) (*folder, error) {
+	// Without what is mounted inside: mounts of ours have places of their own.
+	descriptor, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(descriptor)
+	folder, err := stage(descriptor, s.stagingPath(id))
+	if err == nil {
 		folder.isTakenOver = true
-		s.folders[id] = folder
-		if err := unmountAll(path); err != nil {
-			return err
+	}
+	return folder, err
+}
+
+func (s *Service) stagingPath(id string) string {
+	s.handovers++
+	return filepath.Join(s.staging, fmt.Sprintf("%s.%d", id, s.handovers))
+}
+
+func (s *Service) eachUserPlace(visit func(id, path string)) {
+	users := filepath.Join(s.directory, usersDirectory)
+	for _, user := range namesIn(users) {
+		for _, id := range namesIn(filepath.Join(users, user)) {
+			visit(id, filepath.Join(users, user, id))
 		}
 	}
-	for _, user := range namesIn(filepath.Join(s.directory, usersDirectory)) {
-		for _, id := range namesIn(filepath.Join(s.directory, usersDirectory, user)) {
-			if err := unmountAll(filepath.Join(s.directory, usersDirectory, user, id)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // setRecord adds or changes a mount.
@@ -193,7 +235,8 @@ func (s *Service) setRecord(r record) {
 		// Another source: what was handed over stays until the new one is.
 		delete(s.found, r.id)
 	}
-	if isKnown && (old.parent != r.parent || old.isFile != r.isFile || old.isReadOnly != r.isReadOnly) {
+	isMoved := isKnown && (old.parent != r.parent || old.target != r.target || old.isFile != r.isFile)
+	if isMoved || (isKnown && r.parent != "" && old.isReadOnly != r.isReadOnly) {
 		s.closePlaces(r.id)
 	}
 	s.records[r.id] = r
@@ -246,37 +289,50 @@ func (s *Service) forget(id string) {
 	}
 	s.closePlaces(id)
 	if folder := s.folders[id]; folder != nil {
-		logError(unstage(folder.path), "release the folder", id)
+		logError(folder.release(), "release the folder", id)
 		delete(s.folders, id)
 	}
 	s.kept.remove(id)
 }
 
+// closePlaces takes a mount away from wherever it is, and what was made to mount it, and what is inside of it, on.
 func (s *Service) closePlaces(id string) {
-	var made []string
-	for key, place := range s.places {
-		if key.id != id {
-			continue
-		}
-		logError(place.close(), "unmount", id)
-		delete(s.places, key)
-		if place.isMade {
-			made = append(made, place.path)
+	for key := range s.places {
+		if key.id == id {
+			s.closePlace(key)
 		}
 	}
-	// Several places may lie on one folder of the host's, which goes when nothing is mounted there any more. One with
-	// something in it stays: the user put that there.
-	for _, path := range made {
-		os.Remove(path)
+	for _, point := range s.made[id] {
+		point.remove()
+	}
+	delete(s.made, id)
+}
+
+func (s *Service) closePlace(key placeKey) {
+	place := s.places[key]
+	delete(s.places, key)
+	s.forgetInside(key.id, key.user, place)
+	logError(place.close(), "unmount", key.id)
+	if s.records[key.id].parent == "" {
+		os.Remove(s.placePath(key))
 	}
 }
 
+// placePath is where a place lies that is not inside of another mount.
+func (s *Service) placePath(key placeKey) string {
+	if key.user.isContainer {
+		return filepath.Join(s.directory, usersDirectory, key.user.String(), key.id)
+	}
+	return filepath.Join(s.directory, key.id)
+}
+
 // handOver takes what a mount container found at a wanted path.
-func (s *Service) handOver(handover mounts.Handover) {
+func (s *Service) handOver(rootID string, handover mounts.Handover) {
 	if handover.Descriptor >= 0 {
 		defer unix.Close(handover.Descriptor)
 	}
-	if _, isKnown := s.records[handover.ID]; !isKnown {
+	if r, isKnown := s.records[handover.ID]; !isKnown || r.rootID != rootID {
+		// Meanwhile another source is wanted, or none.
 		return
 	}
 	s.found[handover.ID] = finding{state: handover.State, detail: handover.Detail}
@@ -298,56 +354,45 @@ func (s *Service) replaceFolder(id string, descriptor int) error {
 	if old != nil && !old.isTakenOver && old.device == stat.Dev && old.inode == stat.Ino {
 		return s.showEverywhere(id)
 	}
-	folder, err := stage(descriptor, filepath.Join(s.staging, id))
+	folder, err := stage(descriptor, s.stagingPath(id))
 	if err != nil {
 		return err
 	}
 	s.folders[id] = folder
 	delete(s.unmapped, id)
-	return s.showEverywhere(id)
+	err = s.showEverywhere(id)
+	if old != nil {
+		logError(old.release(), "release the old folder", id)
+	}
+	return err
 }
 
 // openPlaces makes the places of a mount that is not inside of another one.
 func (s *Service) openPlaces(r record) {
-	s.openPlace(placeKey{id: r.id}, filepath.Join(s.directory, r.id), r.isFile)
-	for _, name := range namesIn(filepath.Join(s.directory, usersDirectory)) {
-		path := filepath.Join(s.directory, usersDirectory, name, r.id)
-		if _, err := os.Lstat(path); err != nil {
-			continue
-		}
-		user, isViewer := parseViewer(name)
-		if isViewer && s.isKept(r, user.image) {
-			s.openPlace(placeKey{r.id, user}, path, r.isFile)
-		} else {
-			// Of before a restart of the node: no container of it is left.
-			os.Remove(path)
-		}
+	if _, err := s.openPlace(placeKey{id: r.id}, r.isFile); err != nil {
+		logError(err, "make a place", r.id)
 	}
+	s.eachUserPlace(func(id, path string) {
+		user, isViewer := parseViewer(filepath.Base(filepath.Dir(path)))
+		if id != r.id || !isViewer {
+			return
+		}
+		if _, err := s.openPlace(placeKey{id, user}, r.isFile); err != nil {
+			logError(err, "make a place", id)
+		}
+	})
 }
 
-// isKept tells whether all that containers of an image see instead of excluded paths is mounted.
-func (s *Service) isKept(r record, image string) bool {
-	for _, r := range s.withExclusions(r.id) {
-		for _, excluded := range r.excluded {
-			if !isMountPoint(s.kept.mountOf(r, image, excluded)) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func (s *Service) openPlace(key placeKey, path string, isFile bool) *place {
+func (s *Service) openPlace(key placeKey, isFile bool) (*place, error) {
 	if place := s.places[key]; place != nil {
-		return place
+		return place, nil
 	}
-	place, err := openPlace(path, isFile)
+	place, err := openPlace(s.placePath(key), isFile)
 	if err != nil {
-		logError(err, "make a place", key.id)
-		return nil
+		return nil, err
 	}
 	s.places[key] = place
-	return place
+	return place, nil
 }
 
 // showEverywhere makes every place of a mount show what it should; with the mounts inside of it.
@@ -370,30 +415,125 @@ func (s *Service) showAt(r record, key placeKey, place *place) error {
 	if folder == nil {
 		return nil
 	}
-	view, err := s.mappingFor(r.id, folder, key.user)
-	if err != nil {
-		return err
-	}
+	view := s.mappingFor(r.id, folder, key.user)
 	if place.shows(folder, view) {
-		s.showChildren(r, key.user, place.top)
-		return nil
+		return s.furnish(r, key.user, place, place.top)
 	}
 	isReadOnly := key.user.isReadOnly
 	if r.parent != "" {
 		// As volumes inside of volumes: each for itself.
 		isReadOnly = r.isReadOnly
 	}
-	showInside := func(top int) {
-		logError(s.kept.show(r, key.user.image, top), "show what is kept of the image", r.id)
-		s.closeChildPlaces(r.id, key.user)
-		s.showChildren(r, key.user, top)
+	furnish := func(top int) error {
+		s.forgetInside(r.id, key.user, place)
+		return s.furnish(r, key.user, place, top)
 	}
-	err = place.show(folder, view, isReadOnly, showInside)
+	err := place.show(folder, view, isReadOnly, furnish)
 	if errors.Is(err, errNoMapping) {
 		s.unmapped[r.id] = true
-		err = place.show(folder, nil, isReadOnly, showInside)
+		err = place.show(folder, nil, isReadOnly, furnish)
 	}
 	return err
+}
+
+// furnish mounts what belongs inside of a place, as far as it is not there: what is kept of the image, and other mounts.
+// It may have been there before: with the folder that something is mounted on, the kernel removes the mount.
+func (s *Service) furnish(r record, user viewer, place *place, top int) error {
+	for _, excluded := range r.excluded {
+		if err := s.furnishKept(r, user, place, top, excluded); err != nil {
+			return fmt.Errorf("keep the image's %s: %w", excluded, err)
+		}
+	}
+	for _, child := range s.childrenOf(r.id) {
+		if err := s.furnishChild(r, child, user, top); err != nil {
+			s.found[child.id] = finding{state: mounts.Failed, detail: err.Error()}
+			logError(err, "show inside of its parent", child.id)
+		}
+	}
+	return nil
+}
+
+func (s *Service) furnishKept(r record, user viewer, place *place, top int, excluded string) error {
+	mount := s.kept.mountOf(r.id, user.image, excluded)
+	if user.image == "" || !isMountPoint(mount) || isAt(top, excluded, place.kept[excluded]) {
+		return nil
+	}
+	if err := s.makePoint(r.id, s.folders[r.id], excluded, false); err != nil {
+		return err
+	}
+	descriptor, err := unix.OpenTree(unix.AT_FDCWD, mount, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := attachBelow(top, excluded, descriptor); err != nil {
+		unix.Close(descriptor)
+		return err
+	}
+	if old, isKnown := place.kept[excluded]; isKnown {
+		unix.Close(old)
+	}
+	if place.kept == nil {
+		place.kept = map[string]int{}
+	}
+	place.kept[excluded] = descriptor
+	return nil
+}
+
+func (s *Service) furnishChild(parent, child record, user viewer, parentTop int) error {
+	if s.folders[child.id] == nil {
+		return nil
+	}
+	key, below := placeKey{child.id, user}, child.below(parent)
+	if place := s.places[key]; place != nil && !isAt(parentTop, below, place.top) {
+		s.closePlace(key)
+	}
+	if s.places[key] == nil {
+		if err := s.makePoint(child.id, s.folders[parent.id], below, child.isFile); err != nil {
+			return fmt.Errorf("%s in %s: %w", below, parent.source, err)
+		}
+		point, err := openBelow(parentTop, below)
+		if err != nil {
+			return fmt.Errorf("%s in %s: %w", below, parent.source, err)
+		}
+		s.places[key] = &place{point: point, top: -1}
+	}
+	return s.showAt(child, key, s.places[key])
+}
+
+// makePoint makes sure that something can be mounted below a folder. It does so in the folder as it was handed over, since
+// what containers see may be read-only.
+func (s *Service) makePoint(id string, folder *folder, below string, isFile bool) error {
+	made, err := makePointBelow(folder.root, below, isFile)
+	if made != nil {
+		s.made[id] = append(s.made[id], made)
+	}
+	return err
+}
+
+// forgetInside forgets what was inside of a folder that another one replaces: it goes with that folder.
+func (s *Service) forgetInside(id string, user viewer, place *place) {
+	for _, descriptor := range place.kept {
+		unix.Close(descriptor)
+	}
+	place.kept = nil
+	for _, child := range s.childrenOf(id) {
+		key := placeKey{child.id, user}
+		if inner := s.places[key]; inner != nil {
+			s.forgetInside(child.id, user, inner)
+			inner.forget()
+			delete(s.places, key)
+		}
+	}
+}
+
+// heal mounts again what the kernel has removed with a folder that it was mounted on.
+func (s *Service) heal() {
+	for key, place := range s.places {
+		r := s.records[key.id]
+		if r.parent == "" && place.top >= 0 && place.folder == s.folders[key.id] {
+			logError(s.furnish(r, key.user, place, place.top), "mount again", r.id)
+		}
+	}
 }
 
 // showInParent places a mount inside of every place of its parent.
@@ -401,49 +541,10 @@ func (s *Service) showInParent(r record) error {
 	var failures []error
 	for key, place := range s.places {
 		if key.id == r.parent && place.top >= 0 {
-			failures = append(failures, s.showChild(r, key.user, place.top))
+			failures = append(failures, s.furnishChild(s.records[r.parent], r, key.user, place.top))
 		}
 	}
 	return errors.Join(failures...)
-}
-
-func (s *Service) showChildren(parent record, user viewer, top int) {
-	for _, child := range s.childrenOf(parent.id) {
-		logError(s.showChild(child, user, top), "show inside of its parent", child.id)
-	}
-}
-
-// showChild makes a mount appear below a parent's root. The mount point has to be there, as for any mount.
-func (s *Service) showChild(child record, user viewer, parentTop int) error {
-	if s.folders[child.id] == nil {
-		return nil
-	}
-	key := placeKey{child.id, user}
-	place := s.places[key]
-	if place == nil {
-		below := child.below(s.records[child.parent])
-		point, isMade, err := makePointBelow(parentTop, below, child.isFile)
-		if err != nil {
-			return fmt.Errorf("make %s for the mount: %w", below, err)
-		}
-		path := filepath.Join(s.places[placeKey{child.parent, user}].path, below)
-		place = placeAt(path, point, isMade)
-		s.places[key] = place
-	}
-	return s.showAt(child, key, place)
-}
-
-// closeChildPlaces forgets the places inside of a folder that another one is about to replace.
-func (s *Service) closeChildPlaces(id string, user viewer) {
-	for _, child := range s.childrenOf(id) {
-		s.closeChildPlaces(child.id, user)
-		key := placeKey{child.id, user}
-		if place := s.places[key]; place != nil {
-			place.forgetTop()
-			unix.Close(place.point)
-			delete(s.places, key)
-		}
-	}
 }
 
 func (s *Service) childrenOf(id string) []record {
@@ -457,33 +558,42 @@ func (s *Service) childrenOf(id string) []record {
 	return children
 }
 
-func (s *Service) mappingFor(id string, folder *folder, user viewer) (*mapping, error) {
+// mappingFor returns how a container's user is to see a folder; nil for its owners as they are.
+func (s *Service) mappingFor(id string, folder *folder, user viewer) *mapping {
 	if !user.isContainer || user.owner == folder.owner || s.unmapped[id] {
-		return nil, nil
+		return nil
 	}
 	key := [2]owner{folder.owner, user.owner}
 	if known := s.mappings[key]; known != nil {
-		return known, nil
+		return known
 	}
 	made, err := newMapping(folder.owner, user.owner)
 	if err != nil {
-		return nil, err
+		// As where user namespaces are turned off.
+		logError(err, "map owners", id)
+		s.unmapped[id] = true
+		return nil
 	}
 	s.mappings[key] = made
-	return made, nil
+	return made
 }
 
-// Wait returns the state of mounts once all are attached, or says why one is not when the time is over.
-func (s *Service) Wait(ids []string, timeout time.Duration) ([]mounts.Status, error) {
+// Wait returns the state of mounts once all are attached, or says why one is not when the time is over. A mount may be
+// asked for as "ID=ROOT-ID/PATH": then it is attached when that is its source, and not the one before.
+func (s *Service) Wait(wanted []string, timeout time.Duration) ([]mounts.Status, error) {
 	deadline := time.After(timeout)
 	for {
 		var changed <-chan struct{}
 		var missing *mounts.Status
-		statuses := make([]mounts.Status, 0, len(ids))
+		statuses := make([]mounts.Status, 0, len(wanted))
 		s.node.do(func() {
 			changed = s.changed
-			for _, id := range ids {
+			for _, mount := range wanted {
+				id, source, hasSource := strings.Cut(mount, "=")
 				status := s.status(id)
+				if r := s.records[id]; status.State == attached && hasSource && source != r.rootID+"/"+r.path {
+					status.State, status.Detail = waiting, "another source is mounted"
+				}
 				if status.State != attached {
 					missing = &status
 				}
@@ -514,10 +624,13 @@ func (s *Service) List() []mounts.Status {
 	return statuses
 }
 
-const attached = "attached"
+const (
+	attached = "attached"
+	waiting  = "waiting"
+)
 
 func (s *Service) status(id string) mounts.Status {
-	status := mounts.Status{ID: id, State: "waiting", Users: []mounts.User{}}
+	status := mounts.Status{ID: id, State: waiting, Users: []mounts.User{}}
 	r, isKnown := s.records[id]
 	if !isKnown {
 		status.Detail = "no mount of this name is recorded"
@@ -533,6 +646,8 @@ func (s *Service) status(id string) mounts.Status {
 		status.State, status.Detail = "failed", found.detail
 	case folder != nil && found.state == mounts.Missing:
 		status.State, status.Detail = "stale", fmt.Sprintf("%s: %s", r.source, found.detail)
+	case folder != nil && found.state == "" && !folder.isTakenOver:
+		status.Detail = fmt.Sprintf("%s is about to take the place of another source", r.source)
 	case folder != nil && s.isShown(id):
 		status.State = attached
 	case folder != nil:
@@ -545,7 +660,7 @@ func (s *Service) status(id string) mounts.Status {
 		status.Detail = fmt.Sprintf("%s is about to be handed over", r.source)
 	}
 	if folder != nil {
-		status.FileSystem = fileSystemOf(folder.path)
+		status.FileSystem = folder.fileSystem
 		owner := folder.owner.status()
 		status.Owner = &owner
 		status.Ownership, status.Users = s.ownership(id, folder)

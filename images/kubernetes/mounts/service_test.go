@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -157,6 +158,174 @@ func TestWhatIsExcludedHoldsTheImagesContentAndWhatWasWritten(t *testing.T) {
 	pod.expect(t, "modules/b", "written")
 }
 
+func TestNothingOutsideOfAFolderIsTouchedWhenAMountInsideGoes(t *testing.T) {
+	n := newNode(t)
+	victim := t.TempDir()
+	if err := os.WriteFile(filepath.Join(victim, "lib"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.record(record{id: "app", path: "app", target: "/app"})
+	n.write("app/file", "app")
+	n.give("app", "app")
+	n.write("conf", "lib")
+	n.record(record{id: "lib", path: "conf", target: "/app/vendor/lib", parent: "app", isFile: true})
+	n.give("lib", "conf")
+	pod := n.startPod("app", owner{})
+	pod.expect(t, "vendor/lib", "lib")
+	n.rename("app/vendor", "app/moved")
+	if err := os.Symlink(victim, filepath.Join(n.source, "app/vendor")); err != nil {
+		t.Fatal(err)
+	}
+	n.service.node.do(func() { n.service.removeRecord("lib") })
+	if _, err := os.Stat(filepath.Join(victim, "lib")); err != nil {
+		t.Error(err)
+	}
+	pod.expect(t, "moved/lib", "open "+filepath.Join(pod.root, "moved/lib")+": no such file or directory")
+}
+
+func TestWhatTheUserPutIntoAMadeFileStays(t *testing.T) {
+	n := newNode(t)
+	n.record(record{id: "app", path: "app", target: "/app"})
+	n.write("app/file", "app")
+	n.give("app", "app")
+	n.write("conf", "mounted")
+	n.record(record{id: "conf", path: "conf", target: "/app/conf", parent: "app", isFile: true})
+	n.give("conf", "conf")
+	n.write("app/conf", "of the user")
+	n.service.node.do(func() { n.service.removeRecord("conf") })
+	if got := read(filepath.Join(n.source, "app/conf")); got != "of the user" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestWhatIsMountedInsideComesBackWhenItsFolderWasRemoved(t *testing.T) {
+	n := newNode(t)
+	rootfs := n.startImage("first", map[string]string{"app/modules/a": "of the image"})
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"modules"}})
+	n.write("src/file", "x")
+	n.write("src/modules/a", "of the host")
+	n.give("a", "src")
+	n.write("lib/file", "lib")
+	n.record(record{id: "lib", path: "lib", target: "/app/lib", parent: "a"})
+	n.give("lib", "lib")
+	pod := n.startPrepared(rootfs, "a", "/app")
+	pod.expect(t, "modules/a", "of the image")
+	for _, removed := range []string{"src/modules", "src/lib"} {
+		if err := os.RemoveAll(filepath.Join(n.source, removed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.write("src/modules/a", "of the host again")
+	n.service.node.do(n.service.heal)
+	pod.expect(t, "modules/a", "of the image")
+	pod.expect(t, "lib/file", "lib")
+	n.startPrepared(rootfs, "a", "/app").expect(t, "modules/a", "of the image")
+}
+
+func TestAReadOnlyMountCanHaveOthersInside(t *testing.T) {
+	n := newNode(t)
+	rootfs := n.startImage("first", map[string]string{"app/modules/a": "of the image"})
+	n.record(record{id: "a", path: "src", target: "/app", isReadOnly: true, excluded: []string{"modules"}})
+	n.write("src/file", "x")
+	n.give("a", "src")
+	pod := n.startPreparedWith(rootfs, "a", "/app", "ro")
+	pod.expect(t, "modules/a", "of the image")
+	n.write("lib/file", "lib")
+	n.record(record{id: "lib", path: "lib", target: "/app/lib", parent: "a"})
+	n.give("lib", "lib")
+	pod.expect(t, "lib/file", "lib")
+	n.rename("src", "old")
+	n.write("src/file", "y")
+	n.give("a", "src")
+	pod.do(func(root string) {
+		if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o644); !errors.Is(err, unix.EROFS) {
+			t.Errorf("writing: %v", err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "lib/file"), []byte("written"), 0o644); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnExcludedFileKeepsTheContainerFromStarting(t *testing.T) {
+	n := newNode(t)
+	rootfs := n.startImage("first", nil)
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{".env", "modules"}})
+	n.write("src/.env", "secret")
+	n.give("a", "src")
+	if _, err := n.prepare(rootfs, "a", "/app", "rw"); err == nil || !strings.Contains(err.Error(), ".env: it is a file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOtherExclusionsAreForContainersToCome(t *testing.T) {
+	n := newNode(t)
+	rootfs := n.startImage("first", map[string]string{"app/a/f": "a of the image", "app/b/f": "b of the image"})
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"a"}})
+	n.write("src/a/f", "a of the host")
+	n.write("src/b/f", "b of the host")
+	n.give("a", "src")
+	older := n.startPrepared(rootfs, "a", "/app")
+	older.expect(t, "b/f", "b of the host")
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"a", "b"}})
+	n.startPrepared(rootfs, "a", "/app").expect(t, "b/f", "b of the image")
+	older.expect(t, "a/f", "a of the image")
+}
+
+func TestPlacesGoWithTheirContainers(t *testing.T) {
+	n := newNode(t)
+	n.record(record{id: "a", path: "src", target: "/app", excluded: []string{"modules"}})
+	n.write("src/file", "x")
+	n.give("a", "src")
+	var pods []*pod
+	for i := range 6 {
+		rootfs := n.startImage(fmt.Sprint(i), map[string]string{"app/modules/a": fmt.Sprint(i)})
+		directory, err := n.prepare(rootfs, "a", "/app", "rw")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods = append(pods, n.startPodOf(directory))
+		if i > 0 {
+			// All but the first end.
+			os.RemoveAll(directory)
+		}
+	}
+	// The node's own, the first pod's, and the last one's, which is not swept yet.
+	n.service.node.do(func() {
+		if got := len(n.service.places); got != 3 {
+			t.Errorf("%d places, want 3", got)
+		}
+	})
+	pods[0].expect(t, "modules/a", "0")
+	pods[0].do(func(root string) {
+		if err := os.WriteFile(filepath.Join(root, "modules/b"), nil, 0o644); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnotherSourceIsAwaited(t *testing.T) {
+	n := newNode(t)
+	n.record(record{id: "a", path: "src"})
+	n.write("src/file", "first")
+	n.give("a", "src")
+	if _, err := n.service.Wait([]string{"a=/src"}, 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.service.Wait([]string{"a=/other"}, 0); err == nil {
+		t.Error("the wrong source counts as attached")
+	}
+	n.record(record{id: "a", path: "other"})
+	if _, err := n.service.Wait([]string{"a"}, 0); err == nil || !strings.Contains(err.Error(), "another source") {
+		t.Errorf("got %v", err)
+	}
+	n.write("other/file", "second")
+	n.give("a", "other")
+	if _, err := n.service.Wait([]string{"a=/other"}, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAProcessTakesOverWhatAnEarlierOneLeft(t *testing.T) {
 	n := newNode(t)
 	n.record(record{id: "a", path: "src"})
@@ -197,14 +366,14 @@ func TestAStateSaysWhatIsMissing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	n.service.node.do(n.service.synced)
-	n.record(record{id: "a", path: "src", source: "/home/u/src", rootID: "r"})
+	n.record(record{id: "a", path: "src", source: "/home/u/src"})
 	if _, err := n.service.Wait([]string{"a"}, 0); err == nil || !strings.Contains(err.Error(), "mount container for /home/u/src") {
 		t.Errorf("got %v", err)
 	}
 	n.write("src/file", "x")
 	n.give("a", "src")
 	n.service.node.do(func() {
-		n.service.handOver(mounts.Handover{ID: "a", State: mounts.Missing, Detail: "it is not there any more", Descriptor: -1})
+		n.service.handOver("", mounts.Handover{ID: "a", State: mounts.Missing, Detail: "it is not there any more", Descriptor: -1})
 	})
 	if status := n.service.List()[0]; status.State != "stale" || !strings.Contains(status.Detail, "/home/u/src") {
 		t.Errorf("got %+v", status)
@@ -241,14 +410,14 @@ func TestLayersAreReadFromTheMountTable(t *testing.T) {
 
 func TestPollingFindsWhatChanged(t *testing.T) {
 	now, later := time.Unix(1, 0), time.Unix(2, 0)
-	known := map[string]stamp{"/r": {now, 0}, "/r/a": {now, 1}, "/r/b": {now, 1}}
+	known := map[string]stamp{".": {now, 0}, "a": {now, 1}, "b": {now, 1}}
 	if got := changedPaths(nil, known); len(got) > 0 {
 		t.Errorf("the first look: %v", got)
 	}
-	found := map[string]stamp{"/r": {now, 0}, "/r/a": {later, 1}, "/r/c": {now, 1}}
+	found := map[string]stamp{".": {now, 0}, "a": {later, 1}, "c": {now, 1}}
 	got := changedPaths(known, found)
 	slices.Sort(got)
-	if want := []string{"/r", "/r/a", "/r/c"}; !slices.Equal(got, want) {
+	if want := []string{".", "a", "c"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -320,7 +489,7 @@ func (n *node) give(id, path string) {
 		n.t.Fatal(err)
 	}
 	n.service.node.do(func() {
-		n.service.handOver(mounts.Handover{ID: id, State: mounts.Present, Descriptor: descriptor})
+		n.service.handOver("", mounts.Handover{ID: id, State: mounts.Present, Descriptor: descriptor})
 	})
 	for _, status := range n.service.List() {
 		if status.ID == id && status.State != attached {
@@ -391,30 +560,49 @@ func (n *node) startImage(name string, files map[string]string) string {
 // startPrepared has a bundle with one live mount prepared, and starts a pod with what it gets.
 func (n *node) startPrepared(rootfs, id, destination string) *pod {
 	n.t.Helper()
-	content := fmt.Sprintf(`{"ociVersion":"1.2.1","process":{"user":{"uid":0,"gid":0},"args":["x"]},"annotations":{},`+
-		`"mounts":[{"destination":%q,"source":%q,"type":"bind","options":["rbind"]},{"destination":"/proc","source":"proc"}],`+
-		`"linux":{"resources":{"memory":{"limit":9223372036854775807}}}}`, destination, filepath.Join(n.service.directory, id))
-	// The bundle lies where the test's own process sees it.
-	directory := n.t.TempDir()
-	config := filepath.Join(directory, "config.json")
-	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+	return n.startPreparedWith(rootfs, id, destination, "rw")
+}
+
+func (n *node) startPreparedWith(rootfs, id, destination, mode string) *pod {
+	n.t.Helper()
+	directory, err := n.prepare(rootfs, id, destination, mode)
+	if err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.service.prepare(directory, rootfs); err != nil {
-		n.t.Fatal(err)
-	}
-	changed := read(config)
+	changed := read(filepath.Join(directory, "config.json"))
 	for _, want := range []string{"9223372036854775807", `"hooks":{"createContainer":[{"args":["sandbar-agent","mounts","attach"`} {
 		if !strings.Contains(changed, want) {
 			n.t.Errorf("%s is not in %s", want, changed)
 		}
 	}
-	var all []prepared
-	n.service.node.do(func() { all = n.service.prepared[directory] })
-	if len(all) != 1 || all[0].destination != destination {
-		n.t.Fatalf("prepared: %+v", all)
+	return n.startPodOf(directory)
+}
+
+// prepare has a bundle with one live mount prepared, which lies where the test's own process sees it.
+func (n *node) prepare(rootfs, id, destination, mode string) (directory string, err error) {
+	n.t.Helper()
+	content := fmt.Sprintf(`{"ociVersion":"1.2.1","process":{"user":{"uid":0,"gid":0},"args":["x"]},"annotations":{},`+
+		`"mounts":[{"destination":%q,"source":%q,"type":"bind","options":["rbind",%q]},{"destination":"/proc","source":"proc"}],`+
+		`"linux":{"resources":{"memory":{"limit":9223372036854775807}}}}`, destination, filepath.Join(n.service.directory, id), mode)
+	directory = n.t.TempDir()
+	if err := os.WriteFile(filepath.Join(directory, "config.json"), []byte(content), 0o600); err != nil {
+		n.t.Fatal(err)
 	}
-	return n.startPodAt(all[0].place)
+	return directory, n.service.prepare(directory, rootfs)
+}
+
+func (n *node) startPodOf(bundle string) *pod {
+	n.t.Helper()
+	var place *place
+	n.service.node.do(func() {
+		if all := n.service.prepared[bundle]; len(all) == 1 {
+			place = n.service.places[all[0].key]
+		}
+	})
+	if place == nil {
+		n.t.Fatalf("%s was not prepared", bundle)
+	}
+	return n.startPodAt(place)
 }
 
 // pod is a mount namespace below the node's, as a container's: what is mounted on the node reaches it, not the reverse.
@@ -427,7 +615,7 @@ func (n *node) startPod(id string, user owner) *pod {
 	n.t.Helper()
 	var place *place
 	var err error
-	n.service.node.do(func() { place, err = n.service.placeFor(id, viewer{isContainer: true, owner: user}) })
+	n.service.node.do(func() { place, err = n.service.placeFor(placeKey{id, viewer{isContainer: true, owner: user}}) })
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -440,7 +628,7 @@ func (n *node) startPodAt(place *place) *pod {
 	var err error
 	var isFile bool
 	n.service.node.do(func() {
-		descriptor, err = prepared{place: place}.open()
+		descriptor, err = place.cloneForContainer()
 		var stat unix.Stat_t
 		isFile = unix.Fstat(place.point, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
 	})

@@ -24,8 +24,8 @@ const (
 	// Network is the kind of that socket: packets, in order, on a connection whose end is noticed.
 	Network = "unixpacket"
 
-	// A path is at most 4 KiB; a project with so many mounts that they do not fit is refused by Encode.
-	longestPacket = 512 << 10
+	// Below what the kernel takes in one packet by default (net.core.wmem_default), which is some 1,500 mounts.
+	longestPacket = 160 << 10
 )
 
 // Wanted is a path below a mount container's root that a mount is made of.

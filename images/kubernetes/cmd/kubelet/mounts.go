@@ -20,6 +20,7 @@ func runMounts(ctx context.Context, clients clients) error {
 		Kept:       agent.KeptDirectory,
 		Staging:    "/run/sandbar/handed-over",
 		KeptMounts: "/run/sandbar/kept",
+		Bundles:    "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
 	})
 	if err != nil {
 		return err
