@@ -314,7 +314,10 @@ func (s *Service) closePlace(key placeKey) {
 	s.forgetInside(key.id, key.user, place)
 	logError(place.close(), "unmount", key.id)
 	if s.records[key.id].parent == "" {
-		os.Remove(s.placePath(key))
+		path := s.placePath(key)
+		os.Remove(path)
+		// The folder of such containers, once it is empty.
+		os.Remove(filepath.Dir(path))
 	}
 }
 
