@@ -316,8 +316,10 @@ func (s *Service) closePlace(key placeKey) {
 	if s.records[key.id].parent == "" {
 		path := s.placePath(key)
 		os.Remove(path)
-		// The folder of such containers, once it is empty.
-		os.Remove(filepath.Dir(path))
+		if key.user.isContainer {
+			// The folder of such containers, once it is empty.
+			os.Remove(filepath.Dir(path))
+		}
 	}
 }
 
