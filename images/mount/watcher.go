@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"unsafe"
 
@@ -141,12 +141,12 @@ func (w *watcher) matters(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
 		end := unix.SizeofInotifyEvent + int(event.Len)
-		name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:end]), "\x00")
+		name := bytes.TrimRight(events[unix.SizeofInotifyEvent:end], "\x00")
 		events = events[end:]
 		if event.Mask&unix.IN_MOVE_SELF != 0 && event.Wd == w.watches[rootPath] {
 			w.isRootMoved = true
 		}
-		if event.Mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_Q_OVERFLOW) != 0 || w.names[event.Wd][name] {
+		if event.Mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_Q_OVERFLOW) != 0 || w.names[event.Wd][string(name)] {
 			matters = true
 		}
 	}

@@ -183,6 +183,11 @@ function parseList(text: string | undefined): readonly string[] {
   }
 }
 
+/** How the node is asked for a mount, with the source that it is to have: another one may be in place until then. */
+export function formatWanted(record: MountRecord): string {
+  return `${record.id}=${rootIdOf(record.root)}/${relativeTo(record.root, record.source)}`;
+}
+
 /** `deployment/web`, with the container where one is named; the namespace only where it is not the usual one. */
 export function formatWorkload(workload: WorkloadRef): string {
   const { namespace, kind, name, container } = workload;

@@ -1,6 +1,6 @@
 /** What the node says of the mounts: which of them are in place, and why the others are not. */
 import { SandbarError } from '../model/errors.ts';
-import { mountComponentOf, type MountRecord } from '../model/mounts.ts';
+import { formatWanted, mountComponentOf, type MountRecord } from '../model/mounts.ts';
 import { containerName, LABELS } from '../model/names.ts';
 import type { ContainerSummary, Runtime } from '../model/ports.ts';
 
@@ -50,7 +50,7 @@ export async function waitUntilPlaced(
   { timeoutMs, signal }: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ): Promise<void> {
   const timeout = `${String(Math.ceil(timeoutMs / 1000))}s`;
-  const command = ['sandbar-agent', 'mounts', 'wait', record.id, '--timeout', timeout];
+  const command = ['sandbar-agent', 'mounts', 'wait', formatWanted(record), '--timeout', timeout];
   const { exitCode, stderr } = await runtime.exec(containerName(clusterName, 'agent'), command, { signal });
   if (exitCode === 0) return;
   const component = mountComponentOf(record.root);

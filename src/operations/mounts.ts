@@ -102,7 +102,7 @@ async function attach(
   // Also one that is the same: it may have been on its way out, or in.
   await cluster.apply(recordObject(record));
   const settled = await settleEvents(record, { ...dependencies, cluster, clusterName, signal });
-  const isRemade = present !== undefined && String(present.excluded) !== String(record.excluded);
+  const isRemade = String(present?.excluded ?? []) !== String(record.excluded);
   const rollout = await renew(workload, settled, { request, cluster, dependencies, isRemade });
   if (!isSame) {
     const records = [...existing.filter(({ id }) => id !== record.id), settled];

@@ -7,6 +7,7 @@ import { hashOf } from '../model/hash.ts';
 import {
   MOUNT_LABEL,
   MOUNT_PLACE_LABEL,
+  formatWanted,
   formatWorkload,
   recordObject,
   volumeNameOf,
@@ -127,8 +128,7 @@ export async function warnOfMissing(
   { clusterName, runtime, emit }: { readonly clusterName: string; readonly runtime: Runtime; readonly emit: Emit },
 ): Promise<void> {
   if (records.length === 0) return;
-  const ids = records.map(({ id }) => id);
-  const { exitCode } = await runtime.exec(containerName(clusterName, 'agent'), waitCommand(ids));
+  const { exitCode } = await runtime.exec(containerName(clusterName, 'agent'), waitCommand(records));
   if (exitCode === 0) return;
   const placed = new Map((await listPlaced(runtime, clusterName)).map((mount) => [mount.id, mount]));
   for (const { id, source } of records) {
@@ -183,18 +183,18 @@ function hashOfRecord({ metadata: { labels }, ...object }: KubernetesObject): st
 function containerOf(root: string, records: readonly MountRecord[], context: ComponentContext): ContainerResource {
   const clusterName = context.spec.name;
   const own = records.filter((record) => record.root === root);
-  const declaredIds = own.filter(({ origin }) => origin === 'file').map(({ id }) => id);
+  const declared = own.filter(({ origin }) => origin === 'file');
   return {
     ...mountContainer({ clusterName, imageRef: context.imageRefs.mount }, root),
     dependsOn: [...own.map((record) => objectIdOf(recordObject(record))), ...mountAdmission().map(objectIdOf)],
     probes: [
-      ...(declaredIds.length === 0
+      ...(declared.length === 0
         ? []
         : [
             {
               kind: 'exec' as const,
               containerName: containerName(clusterName, 'agent'),
-              command: waitCommand(declaredIds),
+              command: waitCommand(declared),
               timeoutMs: PROBE_MS,
             },
           ]),
@@ -203,8 +203,8 @@ function containerOf(root: string, records: readonly MountRecord[], context: Com
   };
 }
 
-function waitCommand(ids: readonly string[]): readonly string[] {
-  return ['sandbar-agent', 'mounts', 'wait', ...ids, '--timeout', ATTACH_TIMEOUT];
+function waitCommand(records: readonly MountRecord[]): readonly string[] {
+  return ['sandbar-agent', 'mounts', 'wait', ...records.map(formatWanted), '--timeout', ATTACH_TIMEOUT];
 }
 
 function admissionProbe({ id, target, parentId }: MountRecord): readonly Probe[] {
@@ -252,10 +252,16 @@ function planRolls(
   };
   for (const record of records) {
     const { target, parentId } = record;
-    if (target.kind === 'node' || parentId !== undefined || !isRollable(target.workload)) continue;
+    if (target.kind === 'node' || !isRollable(target.workload)) continue;
     const before = existing.find(({ id }) => id === record.id);
-    const isForced = before !== undefined && String(before.excluded) !== String(record.excluded);
-    add(target.workload, (roll) => ({ mounted: [...roll.mounted, record], isForced: roll.isForced || isForced }));
+    // What is excluded is decided when a container is made, inside of another mount too.
+    const isForced = String(before?.excluded ?? []) !== String(record.excluded);
+    if (parentId !== undefined && !isForced) continue;
+    const mounted = parentId === undefined ? [record] : [];
+    add(target.workload, (roll) => ({
+      mounted: [...roll.mounted, ...mounted],
+      isForced: roll.isForced || isForced,
+    }));
   }
   for (const pod of pods) {
     const goneIds = mountIdsIn(pod).filter((id) => !ids.has(id));

@@ -89,6 +89,15 @@ describe('mount', () => {
     expect(machine.rolled).toHaveLength(1);
   });
 
+  it('rolls for one inside of another that excludes something: containers get that when they are made', async () => {
+    const machine = await withWeb();
+    await mountOn(machine, { writtenSource: '.', target: target('/app') });
+    machine.file('/home/ada/lib/index.js');
+    const inner = { writtenSource: '/home/ada/lib', target: target('/app/lib'), excluded: ['node_modules'] };
+    expect(await mountOn(machine, inner)).toMatchObject({ rollout: { kind: 'rolled' } });
+    expect(await mountOn(machine, inner)).toMatchObject({ change: 'unchanged', rollout: { kind: 'none' } });
+  });
+
   it('gives a target another source without a rollout, and removes the container that only the old one needed', async () => {
     const machine = await withWeb();
     await mountOn(machine);
