@@ -15,7 +15,8 @@ export default defineConfig({
   root: fileURLToPath(new URL('..', import.meta.url)),
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 5_000 } },
+      // None of them changes what others see, and a world of its own for each file would take longer than the tests.
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 5_000, isolate: false } },
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], ...onEngine } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onEngine } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS } },

@@ -83,10 +83,11 @@ func (r *root) handOver(connection *net.UnixConn, watcher *watcher) error {
 	return nil
 }
 
-// open looks a path up below the root, which no symbolic link may leave.
+// open looks a path up below the root. The command line has resolved symbolic links; one that is there now was put there
+// since, perhaps by a pod, and would lead to something that nobody asked for.
 func (r *root) open(path string) (descriptor int, found finding, detail string) {
 	found = finding{path: path, state: mounts.Present}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
 	descriptor, err := unix.Openat2(r.descriptor, path, &how)
 	for errors.Is(err, unix.EAGAIN) {
 		// A rename ran beside the look-up.
@@ -96,9 +97,9 @@ func (r *root) open(path string) (descriptor int, found finding, detail string) 
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		found.state = mounts.Missing
 		return -1, found, "it is not there any more"
-	case errors.Is(err, unix.EXDEV):
+	case errors.Is(err, unix.ELOOP):
 		found.state = mounts.Failed
-		return -1, found, "a symbolic link leads out of the folder that it belongs to"
+		return -1, found, "a symbolic link has taken its place, or that of a folder around it: mount what it leads to"
 	case err != nil:
 		found.state = mounts.Failed
 		return -1, found, err.Error()

@@ -109,8 +109,11 @@ class WatchedTree {
       });
       this.#watchers.set(key, watcher);
     } catch (cause) {
-      const isGone = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-      if (!isGone || key === '.') throw explained(cause, directory);
+      // Gone again, or of somebody else: the rest of the tree is watched all the same.
+      const isPassedOver = ['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM'].includes(
+        String((cause as NodeJS.ErrnoException).code),
+      );
+      if (!isPassedOver || key === '.') throw explained(cause, directory);
     }
   }
 

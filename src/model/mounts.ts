@@ -67,6 +67,8 @@ export type MountRecord = {
   readonly origin: 'file' | 'command';
   /** Undefined until it has been proven. */
   readonly events: FileEvents | undefined;
+  /** Not in place yet, or about to go: the node follows it, and admission does not. */
+  readonly isWithheld?: true;
 };
 
 /** Label on the ConfigMaps; its value is the origin. Admission looks at those with `sandbar.dev/mount-in: workload`. */
@@ -75,6 +77,9 @@ export const MOUNT_PLACE_LABEL = 'sandbar.dev/mount-in';
 
 /** Before the id in the name of a pod's volume. */
 export const VOLUME_PREFIX = 'sandbar-';
+
+/** Value of that label while a mount goes into no new pod. */
+const WITHHELD = 'nowhere';
 
 /** Folder of the node below which every mount has a place named by its id. */
 export const NODE_MOUNTS_DIRECTORY = '/var/lib/sandbar/mounts';
@@ -118,7 +123,10 @@ export function recordObject(record: MountRecord): KubernetesObject {
     metadata: {
       name: `mount-${record.id}`,
       namespace: SYSTEM_NAMESPACE,
-      labels: { [MOUNT_LABEL]: record.origin, [MOUNT_PLACE_LABEL]: target.kind },
+      labels: {
+        [MOUNT_LABEL]: record.origin,
+        [MOUNT_PLACE_LABEL]: record.isWithheld === true ? WITHHELD : target.kind,
+      },
     },
     data: {
       id: record.id,
@@ -170,6 +178,7 @@ export function parseRecord(object: KubernetesObject): MountRecord | undefined {
     parentId: data['parent'] === '' ? undefined : data['parent'],
     origin: origin === 'file' ? 'file' : 'command',
     events: data['events'] === '' ? undefined : (data['events'] as FileEvents | undefined),
+    ...(object.metadata.labels?.[MOUNT_PLACE_LABEL] === WITHHELD ? { isWithheld: true } : {}),
   };
 }
 

@@ -54,17 +54,18 @@ function planRoots(specs: readonly MountSpec[], context: Context): readonly stri
   return specs.map(({ source, target }) => {
     const id = mountIdOf(target, source);
     const before = context.existing.find((record) => record.id === id && record.source === source);
-    const root = before?.root ?? findKnownRoot(source, [...known], context) ?? planRoot(source, context);
+    const planned = planRoot(source, context);
+    // The project's folder comes before one further up that has a container for another reason.
+    const isProject = planned === context.projectDirectory;
+    const root = before?.root ?? (isProject ? planned : (findKnownRoot(source, [...known]) ?? planned));
     known.add(root);
     return root;
   });
 }
 
-/** A root that has a container already: the project's, else the nearest. */
-function findKnownRoot(source: string, roots: readonly string[], { projectDirectory }: Context): string | undefined {
-  const candidates = roots.filter((root) => holds(root, source));
-  if (projectDirectory !== undefined && candidates.includes(projectDirectory)) return projectDirectory;
-  return candidates.sort((a, b) => b.length - a.length)[0];
+/** The nearest root that has a container already. */
+function findKnownRoot(source: string, roots: readonly string[]): string | undefined {
+  return roots.filter((root) => holds(root, source)).sort((a, b) => b.length - a.length)[0];
 }
 
 function planRoot(source: string, context: Context): string {

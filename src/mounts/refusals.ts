@@ -144,8 +144,7 @@ function findSensitive(source: string, { homeDirectory, platform }: SourceContex
   if (foldersOfHomes.some((folder) => isSame(parts, folder))) {
     return { message: `${source} holds the home folders, with their credentials`, hint };
   }
-  for (const home of [homeDirectory, ...(platform === 'linux' ? ['/root'] : [])]) {
-    const homeParts = partsOf(home, platform);
+  for (const homeParts of [...homesAround(parts, platform), partsOf(homeDirectory, platform)]) {
     if (isSame(parts, homeParts)) return { message: `${source} is a home folder, which holds credentials`, hint };
     if (isWithin(homeParts, parts)) return { message: `${source} holds the home folder, with its credentials`, hint };
     for (const name of CREDENTIALS) {
@@ -157,6 +156,24 @@ function findSensitive(source: string, { homeDirectory, platform }: SourceContex
   return undefined;
 }
 
+/** Home folders of others that a path may be about: `sudo` and Linux on Windows reach those too. */
+function homesAround(parts: readonly string[], platform: NodeJS.Platform): readonly (readonly string[])[] {
+  const folders = {
+    linux: ['/home', '/var/home', '/Users', '/mnt/?/Users'],
+    darwin: ['/Users'],
+    win32: ['?:\\Users'],
+  }[platform as 'linux' | 'darwin' | 'win32'];
+  const others = folders
+    .map((folder) => partsOf(folder, platform))
+    .flatMap((folder) => {
+      const isHere = folder.every(
+        (part, index) => part === parts[index] || (part.includes('?') && parts[index] !== undefined),
+      );
+      return isHere && parts.length > folder.length ? [parts.slice(0, folder.length + 1)] : [];
+    });
+  return [...others, ...(platform === 'linux' ? [['root']] : [])];
+}
+
 function isSame(first: readonly string[], second: readonly string[]): boolean {
   return first.length === second.length && isWithin(first, second);
 }
@@ -166,8 +183,11 @@ const CONTAINER_FOLDERS = [
   ...['/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32', '/etc', '/boot', '/run', '/var', '/var/run', '/var/lib'],
   ...['/usr', '/usr/bin', '/usr/sbin', '/usr/lib', '/usr/lib32', '/usr/lib64', '/usr/libx32', '/usr/libexec'],
   ...['/usr/share', '/usr/local', '/usr/local/bin', '/usr/local/sbin', '/usr/local/lib'],
-  ...['/run/secrets', '/var/run/secrets'],
+  ...['/run/secrets', '/var/run/secrets', '/etc/ssl', '/etc/ssl/certs', '/etc/pki'],
 ];
+
+/** Where distributions keep the libraries of an architecture: `/usr/lib/x86_64-linux-gnu`. */
+const LIBRARIES = /^(?:\/usr)?\/lib\/[a-z0-9_]+-linux-[a-z]+\/?$/;
 
 /** Paths of a container that the kernel or the kubelet fills, with all that is below them. */
 const FILLED_FOLDERS: Readonly<Record<string, string>> = {
@@ -195,6 +215,7 @@ export function findTargetProblem(target: string): Refusal | undefined {
   if (parts.length === 0) return { message: 'target / would hide the whole container', hint };
   const filled = Object.entries(FILLED_FOLDERS).find(([folder]) => isWithin(parts, partsOf(folder, 'linux')));
   if (filled !== undefined) return { message: `target ${target} is ${filled[1]} in a container`, hint };
-  if (!CONTAINER_FOLDERS.some((folder) => isSame(parts, partsOf(folder, 'linux')))) return undefined;
+  const isSystem = CONTAINER_FOLDERS.some((folder) => isSame(parts, partsOf(folder, 'linux')));
+  if (!isSystem && !LIBRARIES.test(target)) return undefined;
   return { message: `target ${target} would hide a system path of the container`, hint };
 }

@@ -34,9 +34,9 @@ export async function settleEvents(record: MountRecord, dependencies: EventDepen
   if (record.events === 'relayed') await ensureRelay(clusterName, ports, startRelay);
   if (record.events !== undefined) return record;
   const put = async (events: FileEvents): Promise<MountRecord> => {
-    const settled = { ...record, events };
-    await cluster.apply(recordObject(settled));
-    return settled;
+    // Of the record as it is by now, and not at all where it has been removed meanwhile.
+    await cluster.patch(recordObject(record), { data: { events } }).catch(ignoreMissing);
+    return { ...record, events };
   };
   const isNative = await proveEvents(record, dependencies, NATIVE_TIMEOUT_S);
   if (isNative === undefined) return record;
@@ -73,6 +73,13 @@ export async function settleAllEvents(
   }
 }
 
+function ignoreMissing(error: unknown): void {
+  if (!(error instanceof SandbarError && error.code === 'NOT_FOUND')) throw error;
+}
+
+/** Between two changes of the source: a relay may begin to watch only after the first. */
+const PROBE_PAUSE_MS = 250;
+
 /** Changes the source and watches the node meanwhile. */
 async function proveEvents(
   record: MountRecord,
@@ -84,8 +91,14 @@ async function proveEvents(
   const probe = join(source, name);
   const stop = new AbortController();
   const change = async (): Promise<void> => {
-    if (sourceType === 'File') await host.touchFile(source);
-    else await host.createFile(probe, '', 0o600);
+    while (!stop.signal.aborted) {
+      if (sourceType === 'File') await host.touchFile(source);
+      else {
+        await host.removeFile(probe);
+        await host.createFile(probe, '', 0o600);
+      }
+      await clock.sleep(PROBE_PAUSE_MS, stop.signal).catch(() => undefined);
+    }
   };
   let output = '';
   let changing: Promise<void> | undefined;
@@ -116,6 +129,7 @@ async function proveEvents(
     if (failure instanceof SandbarError && failure.code === 'FILE_DENIED') return undefined;
     throw failure;
   } finally {
+    stop.abort();
     await changing;
     if (sourceType === 'Directory') await removeProbe(probe, host);
   }

@@ -19,6 +19,9 @@ const PAUSE_MS = 40;
 /** The API server hears of a record within milliseconds; right after its start it may take seconds. */
 const ADMISSION_PATIENCE_MS = 15_000;
 
+/** How long admission may refuse the pod that it is asked with: a namespace is young for less than this. */
+const REFUSAL_PATIENCE_MS = 4_000;
+
 /** How long a rollout that somebody else began is waited for before it is looked at what it has brought. */
 const SETTLING_MS = 10_000;
 
@@ -42,6 +45,7 @@ export async function waitForAdmission(
   if (target.kind === 'node' || parentId !== undefined) return;
   const pod = admittedPod(target.workload);
   const deadline = clock.now() + timeoutMs;
+  const refusalDeadline = clock.now() + Math.min(timeoutMs, REFUSAL_PATIENCE_MS);
   for (;;) {
     signal.throwIfAborted();
     let refusal = 'pods are created without it';
@@ -53,6 +57,8 @@ export async function waitForAdmission(
       if (error.code === 'CONFLICT') return;
       // The namespace may lack its ServiceAccount yet, and the API server its schemas.
       refusal = error.message;
+      // A full quota, a limit or a webhook says no to this pod, which says nothing of the mount.
+      if (clock.now() >= refusalDeadline && timeoutMs > 0) return;
     }
     if (clock.now() >= deadline) {
       throw new SandbarError('TIMED_OUT', `${formatWorkload(target.workload)} gets no mount ${record.id}: ${refusal}`, {

@@ -1,9 +1,8 @@
 /** Renews a workload's pods once, where its mounts ask for it, and waits for the new ones. */
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { formatWorkload, MOUNT_PLACE_LABEL, recordObject, type MountRecord } from '../model/mounts.ts';
+import { formatWorkload } from '../model/mounts.ts';
 import type { Cluster, Ports } from '../model/ports.ts';
-import type { KubernetesObject } from '../model/resources.ts';
 import { listPods, rollWorkload } from './mount-records.ts';
 import { explainPods, planRollout, type Rollout, type Workload } from './mount-workloads.ts';
 
@@ -19,16 +18,6 @@ export type RolloutRequest = {
   /** Whether pods run that are not as they should be. */
   readonly isNeeded: () => Promise<boolean>;
 };
-
-/** Value of the label that says where a record's mount goes, while it goes into no new pod. */
-const NOWHERE = 'nowhere';
-
-/** A record that the node follows and admission does not: of a mount that is not in place yet, or about to go. */
-export function withheldObject(record: MountRecord): KubernetesObject {
-  const object = recordObject(record);
-  const labels = { ...object.metadata.labels, [MOUNT_PLACE_LABEL]: NOWHERE };
-  return { ...object, metadata: { ...object.metadata, labels } };
-}
 
 /** New pods are as they should be from now on: those that are not are replaced by such. */
 export async function rollOut(workload: Workload, request: RolloutRequest): Promise<Rollout> {

@@ -18,6 +18,8 @@ type Container = { readonly name: string };
 
 type PodSpec = { readonly containers?: readonly Container[]; readonly initContainers?: readonly Container[] };
 
+type PodTemplate = { readonly metadata?: KubernetesObject['metadata']; readonly spec?: PodSpec };
+
 type Pod = KubernetesObject & {
   readonly status?: {
     readonly phase?: string;
@@ -35,8 +37,8 @@ type ContainerStatus = {
 type WorkloadSpec = {
   readonly paused?: boolean;
   readonly updateStrategy?: { readonly type?: string };
-  readonly template?: { readonly spec?: PodSpec };
-  readonly jobTemplate?: { readonly spec?: { readonly template?: { readonly spec?: PodSpec } } };
+  readonly template?: PodTemplate;
+  readonly jobTemplate?: { readonly spec?: { readonly template?: PodTemplate } };
 };
 
 const API_VERSIONS: Readonly<Record<WorkloadKind, string>> = {
@@ -99,6 +101,13 @@ export function planRollout({ ref, object }: Workload, pods: readonly Kubernetes
     case 'CronJob':
       return byHand(`its next run does; ${deletion} ends the one that runs`);
   }
+}
+
+/** The container that is meant where none is named, as kubectl chooses it. */
+export function findDefaultContainer({ ref, object }: Workload): string | undefined {
+  const { metadata } = (ref.kind === 'Pod' ? object : templateOf(ref.kind, object)) ?? {};
+  const named = metadata?.annotations?.['kubectl.kubernetes.io/default-container'];
+  return named ?? podSpecOf(ref.kind, object)?.containers?.[0]?.name;
 }
 
 /** Why pods do not become ready, in the cluster's words. */
@@ -186,9 +195,12 @@ function workloadHint({ kind, namespace, name }: WorkloadRef, workloads: readonl
 }
 
 function podSpecOf(kind: WorkloadKind, object: KubernetesObject): PodSpec | undefined {
-  if (kind === 'Pod') return object['spec'] as PodSpec | undefined;
+  return kind === 'Pod' ? (object['spec'] as PodSpec | undefined) : templateOf(kind, object)?.spec;
+}
+
+function templateOf(kind: WorkloadKind, object: KubernetesObject): PodTemplate | undefined {
   const spec = specOf(object);
-  return (kind === 'CronJob' ? spec.jobTemplate?.spec : spec)?.template?.spec;
+  return (kind === 'CronJob' ? spec.jobTemplate?.spec : spec)?.template;
 }
 
 function containersOf(spec: PodSpec | undefined): readonly Container[] {

@@ -19,8 +19,8 @@ import {
   removeUnusedMountContainers,
   waitForAdmission,
 } from './mount-records.ts';
-import { rollOut, withheldObject } from './mount-rollout.ts';
-import { getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
+import { rollOut } from './mount-rollout.ts';
+import { findDefaultContainer, getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
 
 export type MountRequest = {
   readonly clusterName: string;
@@ -82,21 +82,22 @@ async function attach(
   cluster: Cluster,
   dependencies: MountDependencies,
 ): Promise<MountResult> {
-  const { clusterName, timeoutMs, signal, target } = request;
+  const { clusterName, timeoutMs, signal } = request;
   const { ports } = dependencies;
   const [workload, existing] = await Promise.all([
-    target.kind === 'workload' ? checkWorkload(cluster, target) : undefined,
+    request.target.kind === 'workload' ? checkWorkload(cluster, request.target) : undefined,
     listRecords(cluster),
   ]);
-  const planned = await planRecord(request, source, existing, ports.host);
+  const target = workload === undefined ? request.target : findSamePlace(request.target, workload, existing);
+  const planned = await planRecord({ ...request, target }, source, existing, ports.host);
   const present = existing.find(({ id }) => id === planned.id);
   const isSame = present !== undefined && isSameMount(present, planned);
-  const record = isSame ? present : planned;
+  const record = isSame ? withoutHold(present) : planned;
 
   const wasRunning = await isContainerRunning(record, clusterName, ports);
   await startContainer(record, request, cluster, dependencies);
   // Pods that are created before the node has the folder would wait for it, for ever where it never comes.
-  if (present === undefined) await cluster.apply(withheldObject(record));
+  if (present === undefined) await cluster.apply(recordObject({ ...record, isWithheld: true }));
   else if (!isSame) await cluster.apply(recordObject(record));
   await waitUntilPlaced(record, clusterName, ports.runtime, { timeoutMs: timeoutMs ?? ATTACH_MS, signal });
   // Also one that is the same: it may have been on its way out, or in.
@@ -117,6 +118,16 @@ async function attach(
     placed,
     nodePath: nodePathOf(record.id),
   };
+}
+
+/** One place in a container has one mount, whether the container is named or is the one that is meant without a name. */
+function findSamePlace(target: MountTarget, workload: Workload, existing: readonly MountRecord[]): MountTarget {
+  const usual = findDefaultContainer(workload);
+  const placeOf = (other: MountTarget): string =>
+    other.kind === 'node'
+      ? ''
+      : JSON.stringify({ path: other.path, ...other.workload, container: other.workload.container ?? usual });
+  return existing.find((record) => placeOf(record.target) === placeOf(target))?.target ?? target;
 }
 
 /** Pods that were made without the mount are renewed; one inside of another mount appears in them as they run. */
@@ -245,8 +256,15 @@ function requireTarget(target: MountTarget): void {
 
 /** Whether a mount is already what is asked for; who asked for it, and how its events come, is not part of that. */
 function isSameMount(present: MountRecord, planned: MountRecord): boolean {
-  const comparable = (record: MountRecord): string => JSON.stringify(recordObject({ ...record, ...NEUTRAL }));
+  const comparable = (record: MountRecord): string =>
+    JSON.stringify(recordObject({ ...withoutHold(record), ...NEUTRAL }));
   return comparable(present) === comparable(planned);
+}
+
+/** As it is once it is in place. */
+function withoutHold(record: MountRecord): MountRecord {
+  const { isWithheld, ...rest } = record;
+  return isWithheld === true ? rest : record;
 }
 
 const NEUTRAL = { origin: 'command', events: undefined } as const;

@@ -4,7 +4,8 @@ import { labelsFor } from '../engine/observe.ts';
 import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
 import type { Cluster, ObjectStore, Runtime } from '../model/ports.ts';
 import type { KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
-import { isOutdated, rollWorkload, settleRollout } from './mount-pods.ts';
+import { isOutdated, podsOf, rollWorkload, settleRollout } from './mount-pods.ts';
+import { findWorkload, planRollout } from './mount-workloads.ts';
 
 export type StepTargets = {
   readonly clusterName: string;
@@ -31,18 +32,30 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
       await waitUntilReady(step.resource, targets.waitPorts, { ...targets, onQuestion: report });
       break;
     case 'roll':
-      await roll(step, targets);
+      await roll(step, targets, report);
       break;
   }
 }
 
 /** Pods that a change of the workload itself has renewed meanwhile are not rolled once more. */
-async function roll(step: Extract<Step, { readonly verb: 'roll' }>, targets: StepTargets): Promise<void> {
+async function roll(
+  step: Extract<Step, { readonly verb: 'roll' }>,
+  targets: StepTargets,
+  report: (text: string) => void,
+): Promise<void> {
   const { cluster, clock } = targets.waitPorts;
   const waiting = { clock, signal: targets.signal, timeoutMs: targets.timeoutMs };
   await settleRollout(cluster, step.workload, waiting);
   const pods = await cluster.list({ apiVersion: 'v1', kind: 'Pod' }, { namespace: step.workload.namespace });
   if (!isOutdated(pods, step)) return;
+  const object = await findWorkload(cluster, step.workload);
+  if (object === undefined) return;
+  const planned = planRollout({ ref: step.workload, object }, podsOf(step.workload, pods));
+  if (planned !== 'roll') {
+    // Paused, or renewed by the user alone: that is no failure.
+    report(`pods that run stay as they are; ${planned.advice}`);
+    return;
+  }
   await rollWorkload(cluster, step.workload, waiting);
 }
 

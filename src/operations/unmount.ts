@@ -8,7 +8,7 @@ import type { Clock, Cluster, Host } from '../model/ports.ts';
 import { accessCluster, withCluster } from './access.ts';
 import { listRecords, needsRollout, removeUnusedMountContainers, waitForAdmission } from './mount-records.ts';
 import type { MountDependencies } from './mounts.ts';
-import { rollOut, withheldObject } from './mount-rollout.ts';
+import { rollOut } from './mount-rollout.ts';
 import { findWorkload, type Rollout, type Workload } from './mount-workloads.ts';
 
 export type UnmountRequest = {
@@ -68,7 +68,7 @@ async function leaveWorkloads(
   const { timeoutMs, signal } = request;
   const own = leaving.filter(({ target, parentId }) => target.kind === 'workload' && parentId === undefined);
   for (const child of orphansOf(leaving, records)) await cluster.apply(recordObject(child));
-  for (const record of own) await cluster.apply(withheldObject(record));
+  for (const record of own) await cluster.apply(recordObject({ ...record, isWithheld: true }));
   for (const record of own) await waitUntilForgotten(cluster, record, { clock: ports.clock, signal });
   const rollouts: { readonly workload: string; readonly rollout: Rollout }[] = [];
   for (const [workload, gone] of await groupByWorkload(own, cluster)) {

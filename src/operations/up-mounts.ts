@@ -207,8 +207,8 @@ function waitCommand(records: readonly MountRecord[]): readonly string[] {
   return ['sandbar-agent', 'mounts', 'wait', ...records.map(formatWanted), '--timeout', ATTACH_TIMEOUT];
 }
 
-function admissionProbe({ id, target, parentId }: MountRecord): readonly Probe[] {
-  if (target.kind === 'node' || parentId !== undefined) return [];
+function admissionProbe({ id, target, parentId, isWithheld }: MountRecord): readonly Probe[] {
+  if (target.kind === 'node' || parentId !== undefined || isWithheld === true) return [];
   const pod = admittedPod(target.workload);
   return [{ kind: 'admission', pod, volumeNames: [volumeNameOf(id)], timeoutMs: PROBE_MS }];
 }
@@ -252,7 +252,7 @@ function planRolls(
   };
   for (const record of records) {
     const { target, parentId } = record;
-    if (target.kind === 'node' || !isRollable(target.workload)) continue;
+    if (target.kind === 'node' || record.isWithheld === true || !isRollable(target.workload)) continue;
     const before = existing.find(({ id }) => id === record.id);
     // What is excluded is decided when a container is made, inside of another mount too.
     const isForced = String(before?.excluded ?? []) !== String(record.excluded);
@@ -304,7 +304,11 @@ function describeStale({ id, source }: MountRecord): Warning {
 
 /** Pods that nobody replaces by themselves, and containers that are not in the pods. */
 function describeUnmounted(record: MountRecord, pods: readonly KubernetesObject[]): readonly Warning[] {
-  const { target, source, parentId } = record;
+  const { id, target, source, parentId } = record;
+  if (record.isWithheld === true) {
+    const text = `the mount ${id} of ${source} was begun and not finished: new pods do not get it`;
+    return [{ text, hint: `sandbar mount it again, or sandbar unmount ${id}` }];
+  }
   if (target.kind === 'node' || parentId !== undefined) return [];
   const { workload } = target;
   const own = podsOf(workload, pods);

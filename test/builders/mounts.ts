@@ -184,6 +184,7 @@ export class MountMachine extends Machine {
     const patch = cluster.patch.bind(cluster);
     cluster.patch = async (ref, change) => {
       const patched = await patch(ref, change);
+      if (ref.kind === 'ConfigMap') return patched;
       const { name, namespace = 'default' } = ref.metadata;
       this.rolled.push(`${ref.kind} ${namespace}/${name}`);
       const old = this.#objects('Pod').filter(

@@ -98,6 +98,14 @@ describe('mount', () => {
     expect(await mountOn(machine, inner)).toMatchObject({ change: 'unchanged', rollout: { kind: 'none' } });
   });
 
+  it('is one, whether its container is named or is the one that is meant anyway', async () => {
+    const machine = await withWeb();
+    const { record } = await mountOn(machine);
+    const workload = { namespace: 'default', kind: 'Deployment', name: 'web', container: 'main' } as const;
+    const named = { kind: 'workload', path: '/app/src', workload } as const;
+    expect(await mountOn(machine, { target: named })).toMatchObject({ change: 'unchanged', record: { id: record.id } });
+  });
+
   it('gives a target another source without a rollout, and removes the container that only the old one needed', async () => {
     const machine = await withWeb();
     await mountOn(machine);
@@ -196,7 +204,7 @@ describe('events of a mount', () => {
     const machine = await withWeb();
     const { record } = await mountOn(machine, { writtenSource: 'package.json', target: target('/app/package.json') });
     expect(record).toMatchObject({ sourceType: 'File', events: 'native' });
-    expect(machine.host.touchedFiles).toEqual(['/home/ada/app/package.json']);
+    expect(new Set(machine.host.touchedFiles)).toEqual(new Set(['/home/ada/app/package.json']));
   });
 
   it('are not known of a folder that the caller cannot write, which is mounted all the same', async () => {

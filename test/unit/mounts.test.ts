@@ -371,6 +371,27 @@ describe('whatever the paths are', () => {
     );
   });
 
+  it('credentials of others are credentials too', () => {
+    for (const source of [
+      '/home/bob/.ssh',
+      '/var/home/bob/.aws',
+      '/mnt/c/Users/bob/.kube',
+      '/home/bob',
+      '/root/.ssh',
+    ]) {
+      expect(refuse('linux', source)).not.toBe('fine');
+    }
+    expect(refuse('darwin', '/Users/bob/.ssh')).not.toBe('fine');
+    expect(refuse('win32', 'D:\\Users\\bob\\.ssh')).not.toBe('fine');
+  });
+
+  it('libraries of an architecture are not hidden, nor the certificates', () => {
+    for (const target of ['/usr/lib/x86_64-linux-gnu', '/lib/aarch64-linux-gnu', '/etc/ssl', '/etc/ssl/certs']) {
+      expect(findTargetProblem(target)?.message).toContain('system path');
+    }
+    expect(findTargetProblem('/usr/lib/x86_64-linux-gnu/app')).toBeUndefined();
+  });
+
   it('a record that somebody edited into something else excludes nothing', () => {
     const [record] = planned([specOf('/home/ada/app', inContainer('/app'))], {});
     const object = recordObject({ ...record!, excluded: ['a'] });

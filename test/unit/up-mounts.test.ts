@@ -61,6 +61,18 @@ describe('up with mounts', () => {
     expect(await machine.host.findFileType('/home/ada/app/fresh')).toBe('Directory');
   });
 
+  it('leaves a mount that was begun and not finished as it is, and says so', async () => {
+    const machine = await MountMachine.start();
+    await machine.up(declaring(SOURCE));
+    const [record] = machine.records();
+    machine.declare({ ...record!, origin: 'command', isWithheld: true });
+    machine.workload('Deployment', 'web');
+    await machine.up(declaring());
+    expect(machine.records()).toMatchObject([{ id: record!.id, isWithheld: true }]);
+    expect(machine.rolled).toEqual([]);
+    expect(texts(machine).join()).toContain('was begun and not finished');
+  });
+
   it('is refused where pod security would keep every pod from starting', async () => {
     const machine = await MountMachine.start();
     machine.namespace('shop', { 'pod-security.kubernetes.io/enforce': 'restricted' });

@@ -38,6 +38,11 @@ export function runMount(input: CommandInput<MountFlags>): Promise<number> {
     const { ports, emit } = context;
     const { target, path } = parseTarget(flags);
     if (flags.save === true) requireSavable(target);
+    if (flags.save === true && flags.allowSensitive === true) {
+      throw new SandbarError('USAGE', 'a folder with credentials is not saved: sandbar.yaml may come from anywhere', {
+        hint: 'leave out --save, or --allow-sensitive',
+      });
+    }
     const file = await findConfigFile(cli.host, globals);
     const excluded = (flags.exclude ?? []).map((text) => required(parseExcluded(text, path ?? '/')).path);
     const result = await mount(
@@ -158,7 +163,8 @@ function formatMount(flags: MountFlags, result: MountResult, path: string | unde
   const place = `${target.path} in ${formatWorkload(target.workload)}`;
   const mode = record.isReadOnly ? ', read-only' : '';
   if (change === 'unchanged') {
-    return [`${flags.source} is mounted at ${place} already: nothing was changed`, ...byHandLines(rollout), events];
+    const already = `${flags.source} is mounted at ${place} already: nothing was changed`;
+    return [already, ...byHandLines(rollout), events, ...ownershipLines(result)];
   }
   const inside = parentId === undefined ? '' : `: it lies inside of ${parentId}`;
   return [
@@ -255,8 +261,11 @@ function formatPlace({ workload, namespace, container }: MountListing): string {
   return `${prefix}${workload}${container === undefined ? '' : `/${container}`}`;
 }
 
-function problemLines({ id, state, detail, events, excluded }: MountListing): readonly string[] {
+function problemLines({ id, state, detail, events, excluded, ownership }: MountListing): readonly string[] {
   return [
+    ...(ownership === 'unsupported'
+      ? [`${id}: its file system cannot map owners: sandbar mount it again says what helps`]
+      : []),
     ...(excluded.length === 0 ? [] : [`${id}: ${excluded.join(', ')} kept from the image`]),
     ...(state === 'attached' || detail === '' ? [] : [`${id}: ${detail}`]),
     ...(events === 'stopped' ? [`${id}: its file events are relayed, and the relay has stopped: sandbar up`] : []),
