@@ -15,7 +15,8 @@ export type UnmountRequest = {
   readonly clusterName: string;
   /** Each a WORKLOAD:TARGET, an id or a source; or all there are. */
   readonly mounts: readonly string[] | 'all';
-  readonly namespace: string;
+  /** Only mounts of workloads in this namespace; undefined: a workload that is named is in `default`. */
+  readonly namespace: string | undefined;
   readonly timeoutMs: number | undefined;
   readonly signal: AbortSignal;
 };
@@ -153,11 +154,14 @@ async function chooseRecords(
   records: readonly MountRecord[],
   host: Host,
 ): Promise<readonly MountRecord[]> {
-  if (mounts === 'all') return records;
+  const candidates = records.filter(
+    ({ target }) => namespace === undefined || (target.kind === 'workload' && target.workload.namespace === namespace),
+  );
+  if (mounts === 'all') return candidates;
   const chosen = new Set<MountRecord>();
   for (const text of mounts) {
-    const found = await findRecords(text, records, { namespace, host });
-    if (found.length === 0) throw unknownMount(text, records);
+    const found = await findRecords(text, candidates, { namespace: namespace ?? 'default', host });
+    if (found.length === 0) throw unknownMount(text, candidates);
     for (const record of found) chosen.add(record);
   }
   return [...chosen];

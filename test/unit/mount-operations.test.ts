@@ -435,6 +435,19 @@ describe('unmount', () => {
     expect(machine.records()).toEqual([]);
   });
 
+  it('goes only from the namespace that is named', async () => {
+    const machine = await withWeb();
+    const { record } = await mountOn(machine);
+    const request = { clusterName: 'dev', timeoutMs: undefined, signal: new AbortController().signal };
+    const elsewhere = { ...request, mounts: [SRC], namespace: 'shop' };
+    await expect(unmount(elsewhere, { ports: machine.ports, emit: () => undefined })).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+    expect(machine.records()).toMatchObject([{ id: record.id }]);
+    await unmount({ ...elsewhere, namespace: undefined }, { ports: machine.ports, emit: () => undefined });
+    expect(machine.records()).toEqual([]);
+  });
+
   it('names the mount that was probably meant', async () => {
     const machine = await withWeb();
     const { record } = await mountOn(machine);

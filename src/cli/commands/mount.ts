@@ -80,7 +80,7 @@ export function runUnmount(input: CommandInput<UnmountFlags>): Promise<number> {
       {
         clusterName: await clusterNameOf(globals, cli.host),
         mounts: flags.all === true ? 'all' : flags.mounts,
-        namespace: flags.namespace ?? DEFAULT_NAMESPACE,
+        namespace: flags.namespace,
         timeoutMs: globals.timeout,
         signal: cli.signal,
       },
