@@ -192,6 +192,12 @@ function parseList(text: string | undefined): readonly string[] {
   }
 }
 
+/** Whether containers see the image's content at the same paths; nothing is excluded from a mount that is not there. */
+export function hasSameExclusions(first: MountRecord | undefined, second: MountRecord): boolean {
+  const sorted = (record: MountRecord | undefined): string => JSON.stringify((record?.excluded ?? []).toSorted());
+  return sorted(first) === sorted(second);
+}
+
 /** How the node is asked for a mount, with the source that it is to have: another one may be in place until then. */
 export function formatWanted(record: MountRecord): string {
   return `${record.id}=${rootIdOf(record.root)}/${relativeTo(record.root, record.source)}`;

@@ -3,7 +3,14 @@ import path from 'node:path';
 import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { mountComponentOf, nodePathOf, recordObject, type MountRecord, type MountTarget } from '../model/mounts.ts';
+import {
+  hasSameExclusions,
+  mountComponentOf,
+  nodePathOf,
+  recordObject,
+  type MountRecord,
+  type MountTarget,
+} from '../model/mounts.ts';
 import { containerName } from '../model/names.ts';
 import type { Cluster, Host, Ports } from '../model/ports.ts';
 import { planRecords } from '../mounts/records.ts';
@@ -103,7 +110,7 @@ async function attach(
   // Also one that is the same: it may have been on its way out, or in.
   await cluster.apply(recordObject(record));
   const settled = await settleEvents(record, { ...dependencies, cluster, clusterName, signal });
-  const isRemade = String(present?.excluded ?? []) !== String(record.excluded);
+  const isRemade = !hasSameExclusions(present, record);
   const rollout = await renew(workload, settled, { request, cluster, dependencies, isRemade });
   if (!isSame) {
     const records = [...existing.filter(({ id }) => id !== record.id), settled];

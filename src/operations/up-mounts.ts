@@ -9,6 +9,7 @@ import {
   MOUNT_PLACE_LABEL,
   formatWanted,
   formatWorkload,
+  hasSameExclusions,
   recordObject,
   volumeNameOf,
   type MountRecord,
@@ -72,7 +73,7 @@ export function isMountContainer({ kind, owner }: ObservedResource): boolean {
 export async function planMounts(
   context: ComponentContext,
   { docker, api }: MountObservation,
-  host: Pick<Host, 'findFileType' | 'homeDirectory'>,
+  host: Pick<Host, 'findFileType' | 'resolvePath' | 'homeDirectory'>,
 ): Promise<MountPlan> {
   const { spec } = context;
   const { configMaps, pods } = api ?? { configMaps: [], pods: [] };
@@ -83,7 +84,7 @@ export async function planMounts(
   const declared = planRecords(spec.mounts, {
     origin: 'file',
     projectDirectory: spec.projectDirectory,
-    homeDirectory: host.homeDirectory,
+    homeDirectory: (await host.resolvePath(host.homeDirectory)) ?? host.homeDirectory,
     existing,
     sourceTypeOf: (source) => typeOf(source) ?? 'Directory',
   });
@@ -255,7 +256,7 @@ function planRolls(
     if (target.kind === 'node' || record.isWithheld === true || !isRollable(target.workload)) continue;
     const before = existing.find(({ id }) => id === record.id);
     // What is excluded is decided when a container is made, inside of another mount too.
-    const isForced = String(before?.excluded ?? []) !== String(record.excluded);
+    const isForced = !hasSameExclusions(before, record);
     if (parentId !== undefined && !isForced) continue;
     const mounted = parentId === undefined ? [record] : [];
     add(target.workload, (roll) => ({
