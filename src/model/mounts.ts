@@ -69,6 +69,8 @@ export type MountRecord = {
   readonly events: FileEvents | undefined;
   /** Not in place yet, or about to go: the node follows it, and admission does not. */
   readonly isWithheld?: true;
+  /** Pods run that were made before what it excludes changed; their specs do not tell. */
+  readonly isRollDue?: true;
 };
 
 /** Label on the ConfigMaps; its value is the origin. Admission looks at those with `sandbar.dev/mount-in: workload`. */
@@ -113,6 +115,11 @@ export function nodePathOf(id: string): string {
   return `${NODE_MOUNTS_DIRECTORY}/${id}`;
 }
 
+/** Names the ConfigMap of a record. */
+export function recordRef(id: string): KubernetesObject {
+  return { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `mount-${id}`, namespace: SYSTEM_NAMESPACE } };
+}
+
 /** The ConfigMap of a record. Every value is a text, because admission's expressions and the agent read the same. */
 export function recordObject(record: MountRecord): KubernetesObject {
   const { target } = record;
@@ -121,8 +128,7 @@ export function recordObject(record: MountRecord): KubernetesObject {
     apiVersion: 'v1',
     kind: 'ConfigMap',
     metadata: {
-      name: `mount-${record.id}`,
-      namespace: SYSTEM_NAMESPACE,
+      ...recordRef(record.id).metadata,
       labels: {
         [MOUNT_LABEL]: record.origin,
         [MOUNT_PLACE_LABEL]: record.isWithheld === true ? WITHHELD : target.kind,
@@ -145,6 +151,7 @@ export function recordObject(record: MountRecord): KubernetesObject {
       excluded: JSON.stringify(record.excluded),
       parent: record.parentId ?? '',
       events: record.events ?? '',
+      rollDue: record.isRollDue === true ? 'true' : '',
     },
   };
 }
@@ -179,6 +186,7 @@ export function parseRecord(object: KubernetesObject): MountRecord | undefined {
     origin: origin === 'file' ? 'file' : 'command',
     events: data['events'] === '' ? undefined : (data['events'] as FileEvents | undefined),
     ...(object.metadata.labels?.[MOUNT_PLACE_LABEL] === WITHHELD ? { isWithheld: true } : {}),
+    ...(data['rollDue'] === 'true' ? { isRollDue: true } : {}),
   };
 }
 

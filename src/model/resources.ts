@@ -152,6 +152,8 @@ export type Step = {
       readonly unmountedIds: readonly string[];
       /** What a mount leaves out has changed, which is settled when a container is made: its pod does not tell. */
       readonly isForced: boolean;
+      /** Ids of the mounts that this is about. */
+      readonly dueIds: readonly string[];
     }
 );
 

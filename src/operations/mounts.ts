@@ -99,7 +99,10 @@ async function attach(
   const planned = await planRecord({ ...request, target }, source, existing, ports.host);
   const present = existing.find(({ id }) => id === planned.id);
   const isSame = present !== undefined && isSameMount(present, planned);
-  const record = isSame ? withoutHold(present) : planned;
+  const record = isSame ? asFinished(present) : planned;
+
+  // Kept in the record until it is done, so that an interrupted run is made good by the next.
+  const isRemade = present?.isRollDue === true || !hasSameExclusions(present, record);
 
   const wasRunning = await isContainerRunning(record, clusterName, ports);
   await startContainer(record, request, cluster, dependencies);
@@ -108,10 +111,10 @@ async function attach(
   else if (!isSame) await cluster.apply(recordObject(record));
   await waitUntilPlaced(record, clusterName, ports.runtime, { timeoutMs: timeoutMs ?? ATTACH_MS, signal });
   // Also one that is the same: it may have been on its way out, or in.
-  await cluster.apply(recordObject(record));
+  await cluster.apply(recordObject(isRemade ? { ...record, isRollDue: true } : record));
   const settled = await settleEvents(record, { ...dependencies, cluster, clusterName, signal });
-  const isRemade = !hasSameExclusions(present, record);
   const rollout = await renew(workload, settled, { request, cluster, dependencies, isRemade });
+  if (isRemade) await cluster.patch(recordObject(record), { data: { rollDue: '' } });
   if (!isSame) {
     const records = [...existing.filter(({ id }) => id !== record.id), settled];
     await removeUnusedMountContainers(records, { clusterName, runtime: ports.runtime });
@@ -264,14 +267,14 @@ function requireTarget(target: MountTarget): void {
 /** Whether a mount is already what is asked for; who asked for it, and how its events come, is not part of that. */
 function isSameMount(present: MountRecord, planned: MountRecord): boolean {
   const comparable = (record: MountRecord): string =>
-    JSON.stringify(recordObject({ ...withoutHold(record), ...NEUTRAL }));
+    JSON.stringify(recordObject({ ...asFinished(record), ...NEUTRAL }));
   return comparable(present) === comparable(planned);
 }
 
-/** As it is once it is in place. */
-function withoutHold(record: MountRecord): MountRecord {
-  const { isWithheld, ...rest } = record;
-  return isWithheld === true ? rest : record;
+/** As it is once all is done. */
+function asFinished(record: MountRecord): MountRecord {
+  const { isWithheld, isRollDue, ...rest } = record;
+  return isWithheld === true || isRollDue === true ? rest : record;
 }
 
 const NEUTRAL = { origin: 'command', events: undefined } as const;

@@ -4,6 +4,7 @@ import { labelsFor } from '../engine/observe.ts';
 import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
 import type { Cluster, ObjectStore, Runtime } from '../model/ports.ts';
 import type { KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
+import { recordRef } from '../model/mounts.ts';
 import { isOutdated, podsOf, rollWorkload, settleRollout } from './mount-pods.ts';
 import { findWorkload, planRollout } from './mount-workloads.ts';
 
@@ -47,7 +48,10 @@ async function roll(
   const waiting = { clock, signal: targets.signal, timeoutMs: targets.timeoutMs };
   await settleRollout(cluster, step.workload, waiting);
   const pods = await cluster.list({ apiVersion: 'v1', kind: 'Pod' }, { namespace: step.workload.namespace });
-  if (!isOutdated(pods, step)) return;
+  if (!isOutdated(pods, step)) {
+    await settleDue(step, cluster);
+    return;
+  }
   const object = await findWorkload(cluster, step.workload);
   if (object === undefined) return;
   const planned = planRollout({ ref: step.workload, object }, podsOf(step.workload, pods));
@@ -57,6 +61,11 @@ async function roll(
     return;
   }
   await rollWorkload(cluster, step.workload, waiting);
+  await settleDue(step, cluster);
+}
+
+async function settleDue({ dueIds }: Extract<Step, { readonly verb: 'roll' }>, cluster: Cluster): Promise<void> {
+  for (const id of dueIds) await cluster.patch(recordRef(id), { data: { rollDue: '' } });
 }
 
 /** Removes one observed resource; one that is gone already counts as removed. */

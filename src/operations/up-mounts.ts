@@ -89,7 +89,9 @@ export async function planMounts(
     sourceTypeOf: (source) => typeOf(source) ?? 'Directory',
   });
   const commanded = staysCommanded(existing, declared);
-  const records = [...declared, ...commanded];
+  const rolls = planRolls([...declared, ...commanded], existing, pods);
+  const dueIds = new Set(rolls.flatMap((roll) => roll.dueIds));
+  const records = [...declared, ...commanded].map((record) => withRollDue(record, dueIds));
   const containers = rootsOf(records)
     // The engine binds no folder that is gone; what a command asked for waits until it is back.
     .filter((root) => typeOf(root) !== undefined || declared.some((record) => record.root === root))
@@ -97,7 +99,7 @@ export async function planMounts(
   return {
     resources: [...records.map(recordResource), ...containers],
     observed: observeMounts({ docker, api }, records, containers, context),
-    rolls: planRolls(records, existing, pods),
+    rolls,
     missing: spec.mounts.filter((mount) => !isThere(mount)),
     commanded: commanded.filter(isThere),
     warnings: [
@@ -256,12 +258,13 @@ function planRolls(
     if (target.kind === 'node' || record.isWithheld === true || !isRollable(target.workload)) continue;
     const before = existing.find(({ id }) => id === record.id);
     // What is excluded is decided when a container is made, inside of another mount too.
-    const isForced = !hasSameExclusions(before, record);
+    const isForced = before?.isRollDue === true || !hasSameExclusions(before, record);
     if (parentId !== undefined && !isForced) continue;
     const mounted = parentId === undefined ? [record] : [];
     add(target.workload, (roll) => ({
       mounted: [...roll.mounted, ...mounted],
       isForced: roll.isForced || isForced,
+      dueIds: isForced ? [...roll.dueIds, record.id] : roll.dueIds,
     }));
   }
   for (const pod of pods) {
@@ -271,6 +274,13 @@ function planRolls(
     add(workload, (roll) => ({ unmountedIds: [...new Set([...roll.unmountedIds, ...goneIds])] }));
   }
   return [...rolls.values()].filter((roll) => isOutdated(pods, roll)).map((roll) => explain(roll, pods));
+}
+
+/** Kept in the record until its rollout is done, so that an interrupted run is made good by the next. */
+function withRollDue(record: MountRecord, dueIds: ReadonlySet<string>): MountRecord {
+  const { isRollDue, ...rest } = record;
+  if (dueIds.has(record.id)) return { ...rest, isRollDue: true };
+  return isRollDue === true ? rest : record;
 }
 
 function rollStep(workload: WorkloadRef): RollStep {
@@ -285,6 +295,7 @@ function rollStep(workload: WorkloadRef): RollStep {
     mounted: [],
     unmountedIds: [],
     isForced: false,
+    dueIds: [],
   };
 }
 

@@ -98,6 +98,19 @@ describe('mount', () => {
     expect(await mountOn(machine, inner)).toMatchObject({ change: 'unchanged', rollout: { kind: 'none' } });
   });
 
+  it('rolls in the next run where one that changed what is excluded was interrupted', async () => {
+    const machine = await withWeb();
+    await mountOn(machine);
+    const patch = machine.cluster.patch.bind(machine.cluster);
+    machine.cluster.patch = (ref, change) =>
+      ref.kind === 'Deployment' ? Promise.reject(new Error('killed')) : patch(ref, change);
+    const changed = { excluded: ['node_modules'] };
+    await expect(mountOn(machine, changed)).rejects.toThrow('killed');
+    machine.cluster.patch = patch;
+    expect(await mountOn(machine, changed)).toMatchObject({ rollout: { kind: 'rolled' } });
+    expect(await mountOn(machine, changed)).toMatchObject({ change: 'unchanged', rollout: { kind: 'none' } });
+  });
+
   it('is one, whether its container is named or is the one that is meant anyway', async () => {
     const machine = await withWeb();
     const { record } = await mountOn(machine);

@@ -61,6 +61,22 @@ describe('up with mounts', () => {
     expect(await machine.host.findFileType('/home/ada/app/fresh')).toBe('Directory');
   });
 
+  it('rolls in the next run where one that changed what is excluded was interrupted', async () => {
+    const machine = await MountMachine.start();
+    machine.workload('Deployment', 'web');
+    await machine.up(declaring(SOURCE));
+    const rolled = machine.rolled.length;
+    const patch = machine.cluster.patch.bind(machine.cluster);
+    machine.cluster.patch = (ref, change) =>
+      ref.kind === 'Deployment' ? Promise.reject(new Error('killed')) : patch(ref, change);
+    const changed = declaring({ ...SOURCE, excluded: ['node_modules'] });
+    await expect(machine.up(changed)).rejects.toThrow('killed');
+    machine.cluster.patch = patch;
+    await machine.up(changed);
+    expect(machine.rolled).toHaveLength(rolled + 1);
+    expect((await machine.up(changed)).plan).toEqual([]);
+  });
+
   it('leaves a mount that was begun and not finished as it is, and says so', async () => {
     const machine = await MountMachine.start();
     await machine.up(declaring(SOURCE));
