@@ -22,10 +22,15 @@ export class FakeClock implements Clock {
       return;
     }
     await new Promise<void>((resolve, reject) => {
-      this.#sleepers = [...this.#sleepers, { wakesMs: this.#nowMs + ms, wake: resolve }];
-      signal?.addEventListener('abort', () => {
-        reject(signal.reason as Error);
-      });
+      const abort = (): void => {
+        reject(signal?.reason as Error);
+      };
+      const wake = (): void => {
+        signal?.removeEventListener('abort', abort);
+        resolve();
+      };
+      this.#sleepers = [...this.#sleepers, { wakesMs: this.#nowMs + ms, wake }];
+      signal?.addEventListener('abort', abort);
     });
   }
 
