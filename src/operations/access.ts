@@ -1,9 +1,10 @@
 /** Finds a cluster in Docker and opens what it offers: every verb but `up` and `list` starts here. */
 import { dirname } from 'node:path/posix';
 import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
 import { IDENTITY_PATH, parseIdentity, type Identity } from '../model/identity.ts';
 import { LABELS, containerName } from '../model/names.ts';
-import type { ApiAccess, Cluster, ContainerSummary, ObjectStore, Ports, Runtime } from '../model/ports.ts';
+import type { ApiAccess, Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
 
 export type ClusterAccess = {
   readonly name: string;
@@ -136,6 +137,19 @@ export function hostPortOf(
 ): number | undefined {
   const container = componentOf(containers, component);
   return container?.ports.find((port) => port.containerPort === containerPort)?.hostPort;
+}
+
+/** Runs `work` while no other command works on the cluster; says so while it has to wait. */
+export async function withClusterLock<T>(
+  clusterName: string,
+  context: { readonly host: Host; readonly emit: Emit; readonly signal: AbortSignal },
+  work: () => Promise<T>,
+): Promise<T> {
+  const { host, emit, signal } = context;
+  const onWait = (holder: string): void => {
+    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
+  };
+  return host.withLock(`cluster-${clusterName}`, { onWait, signal }, work);
 }
 
 /** Runs `work` with a connection to the cluster's API server and closes it. */

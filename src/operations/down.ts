@@ -6,6 +6,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import type { Ports } from '../model/ports.ts';
 import type { ObservedResource } from '../model/resources.ts';
+import { withClusterLock } from './access.ts';
 import { remove } from './steps.ts';
 
 export type DownRequest = {
@@ -25,10 +26,7 @@ export type DownResult = {
 /** Removes what carries the cluster's label. A cluster that is not there is no failure. */
 export async function down(request: DownRequest, ports: Ports, emit: Emit): Promise<DownResult> {
   const { clusterName, signal } = request;
-  const onWait = (holder: string): void => {
-    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
-  };
-  return ports.host.withLock(`cluster-${clusterName}`, { onWait, signal }, async () => {
+  return withClusterLock(clusterName, { host: ports.host, emit, signal }, async () => {
     const docker = await observeDocker(ports.runtime, clusterName);
     const found = [...docker.state.values()];
     const isRemoved = (resource: ObservedResource): boolean => resource.kind !== 'volume' || request.includesVolumes;

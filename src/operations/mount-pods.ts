@@ -271,7 +271,7 @@ function isAlive(pod: KubernetesObject): boolean {
   return deletionTimestamp === undefined && phase !== 'Succeeded' && phase !== 'Failed';
 }
 
-function isReady(pod: KubernetesObject): boolean {
+export function isReady(pod: KubernetesObject): boolean {
   type Conditions = readonly { readonly type: string; readonly status: string }[];
   const { conditions = [] } = (pod['status'] ?? {}) as { readonly conditions?: Conditions };
   return conditions.some(({ type, status }) => type === 'Ready' && status === 'True');

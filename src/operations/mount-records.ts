@@ -9,8 +9,6 @@ import type { Cluster, Ports, Runtime } from '../model/ports.ts';
 import type { KubernetesObject } from '../model/resources.ts';
 import { runStep } from './steps.ts';
 
-export { listPods, needsRollout, rollWorkload, waitForAdmission } from './mount-pods.ts';
-
 const CONFIG_MAP = { apiVersion: 'v1', kind: 'ConfigMap' };
 
 /** Every mount that a cluster knows, by id. */

@@ -3,7 +3,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { formatWorkload } from '../model/mounts.ts';
 import type { Cluster, Ports } from '../model/ports.ts';
-import { listPods, rollWorkload } from './mount-records.ts';
+import { listPods, rollWorkload } from './mount-pods.ts';
 import { explainPods, planRollout, type Rollout, type Workload } from './mount-workloads.ts';
 
 /** New pods may have to pull an image. */

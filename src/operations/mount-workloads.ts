@@ -4,6 +4,7 @@ import { SandbarError } from '../model/errors.ts';
 import { formatWorkload, WORKLOAD_KINDS, type WorkloadKind, type WorkloadRef } from '../model/mounts.ts';
 import type { Cluster } from '../model/ports.ts';
 import type { KubernetesObject } from '../model/resources.ts';
+import { isReady } from './mount-pods.ts';
 
 /** A workload that is there. */
 export type Workload = { readonly ref: WorkloadRef; readonly object: KubernetesObject };
@@ -116,10 +117,6 @@ export async function explainPods(cluster: Cluster, pods: readonly KubernetesObj
   const [first] = waiting;
   const events = first === undefined ? [] : await listWarnings(cluster, first);
   return [...waiting.flatMap(podProblems), ...events];
-}
-
-function isReady(pod: Pod): boolean {
-  return pod.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
 }
 
 function podProblems({ metadata, status }: Pod): readonly string[] {

@@ -15,17 +15,11 @@ import { containerName } from '../model/names.ts';
 import type { Cluster, Host, Ports } from '../model/ports.ts';
 import { planRecords } from '../mounts/records.ts';
 import { findSourceProblem, findTargetProblem } from '../mounts/refusals.ts';
-import { accessCluster, withCluster } from './access.ts';
+import { accessCluster, withCluster, withClusterLock } from './access.ts';
 import { listPlaced, requireAgent, waitUntilPlaced, type PlacedMount } from './mount-agent.ts';
 import { settleEvents } from './mount-events.ts';
-import {
-  ensureMountContainer,
-  listPods,
-  listRecords,
-  needsRollout,
-  removeUnusedMountContainers,
-  waitForAdmission,
-} from './mount-records.ts';
+import { listPods, needsRollout, waitForAdmission } from './mount-pods.ts';
+import { ensureMountContainer, listRecords, removeUnusedMountContainers } from './mount-records.ts';
 import { rollOut } from './mount-rollout.ts';
 import { findDefaultContainer, getWorkload, requireHostPaths, type Rollout, type Workload } from './mount-workloads.ts';
 
@@ -71,10 +65,7 @@ export async function mount(request: MountRequest, dependencies: MountDependenci
   const { ports, emit } = dependencies;
   const source = await resolveSource(request, ports.host);
   requireTarget(request.target);
-  const onWait = (holder: string): void => {
-    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
-  };
-  return ports.host.withLock(`cluster-${clusterName}`, { onWait, signal }, async () => {
+  return withClusterLock(clusterName, { host: ports.host, emit, signal }, async () => {
     const access = await accessCluster(ports.runtime, clusterName);
     requireAgent(clusterName, access.containers);
     return withCluster(access, ports, (cluster) => attach(request, source, cluster, dependencies));

@@ -5,8 +5,9 @@ import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
 import { formatWorkload, recordObject, type MountRecord, type WorkloadRef } from '../model/mounts.ts';
 import type { Clock, Cluster, Host } from '../model/ports.ts';
-import { accessCluster, withCluster } from './access.ts';
-import { listRecords, needsRollout, removeUnusedMountContainers, waitForAdmission } from './mount-records.ts';
+import { accessCluster, withCluster, withClusterLock } from './access.ts';
+import { needsRollout, waitForAdmission } from './mount-pods.ts';
+import { listRecords, removeUnusedMountContainers } from './mount-records.ts';
 import type { MountDependencies } from './mounts.ts';
 import { rollOut } from './mount-rollout.ts';
 import { findWorkload, type Rollout, type Workload } from './mount-workloads.ts';
@@ -40,10 +41,7 @@ export async function unmount(
   { ports, emit }: Pick<MountDependencies, 'ports' | 'emit'>,
 ): Promise<UnmountResult> {
   const { clusterName, signal } = request;
-  const onWait = (holder: string): void => {
-    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
-  };
-  return ports.host.withLock(`cluster-${clusterName}`, { onWait, signal }, async () => {
+  return withClusterLock(clusterName, { host: ports.host, emit, signal }, async () => {
     const access = await accessCluster(ports.runtime, clusterName);
     return withCluster(access, ports, async (cluster) => {
       const records = await listRecords(cluster);

@@ -13,7 +13,7 @@ import { withoutProxyFor } from '../model/proxy.ts';
 import { formatWorkload } from '../model/mounts.ts';
 import type { Cluster, Host, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { adminAccess, readIdentity } from './access.ts';
+import { adminAccess, readIdentity, withClusterLock } from './access.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { preflight } from './preflight.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
@@ -61,11 +61,8 @@ export type UpResult = {
 export async function up(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
   const { host } = dependencies.ports;
   const { spec, signal } = request;
-  const onWait = (holder: string): void => {
-    dependencies.emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${spec.name}"` });
-  };
   if (request.isDryRun) return converge(request, dependencies);
-  return host.withLock(`cluster-${spec.name}`, { onWait, signal }, () => converge(request, dependencies));
+  return withClusterLock(spec.name, { host, emit: dependencies.emit, signal }, () => converge(request, dependencies));
 }
 
 async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
