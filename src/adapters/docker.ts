@@ -1,6 +1,7 @@
 /** The container engine over Docker's API. Decides nothing: it says what is wanted in Docker's words. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { readFile as readHostFile } from 'node:fs/promises';
+import { basename, dirname } from 'node:path/posix';
 import { Readable } from 'node:stream';
 import type Dockerode from 'dockerode';
 import { SandbarError } from '../model/errors.ts';
@@ -29,6 +30,15 @@ import {
 } from './docker-engine.ts';
 import type { EngineEnvironment } from './docker-endpoint.ts';
 import { openLayers, type StoredImage } from './docker-layers.ts';
+import {
+  inspectState,
+  pauseContainer,
+  removeWholly,
+  startContainer,
+  stopContainer,
+  unlessMissing,
+  unpauseContainer,
+} from './docker-states.ts';
 
 type LabelFilter = { readonly key: string; readonly value?: string };
 
@@ -236,7 +246,7 @@ export class DockerRuntime implements Runtime {
     const node = this.#unstartedNodes.get(ref);
     await this.#ask(`start container ${ref}`, async ({ docker }) => {
       try {
-        await unlessStatus(304, () => docker.getContainer(this.#currentRef(ref)).start());
+        await startContainer(docker, this.#currentRef(ref));
       } catch (cause) {
         if (node === undefined || !/\bcaps\b|capabilit/i.test(engineMessage(cause))) throw cause;
         node.replacementId = await this.#create(node.container, node.files, node.labels, USUAL_GRANT);
@@ -245,25 +255,30 @@ export class DockerRuntime implements Runtime {
     });
   }
 
-  async stopContainer(ref: string, { timeoutS }: { readonly timeoutS: number }): Promise<void> {
-    await this.#ask(`stop container ${ref}`, ({ docker }) =>
-      unlessMissing(() => unlessStatus(304, () => docker.getContainer(this.#currentRef(ref)).stop({ t: timeoutS }))),
+  async stopContainer(ref: string, options: { readonly timeoutS: number }): Promise<void> {
+    await this.#ask(`stop container ${ref}`, ({ docker }) => stopContainer(docker, this.#currentRef(ref), options));
+  }
+
+  async restartContainer(ref: string, { timeoutS }: { readonly timeoutS: number }): Promise<void> {
+    await this.#ask(`restart container ${ref}`, ({ docker }) =>
+      docker.getContainer(this.#currentRef(ref)).restart({ t: timeoutS }),
     );
+  }
+
+  async pauseContainer(ref: string): Promise<void> {
+    await this.#ask(`pause container ${ref}`, ({ docker }) => pauseContainer(docker, this.#currentRef(ref)));
+  }
+
+  async unpauseContainer(ref: string): Promise<void> {
+    await this.#ask(`resume container ${ref}`, ({ docker }) => unpauseContainer(docker, this.#currentRef(ref)));
   }
 
   async removeContainer(ref: string): Promise<void> {
     await this.#ask(`remove container ${ref}`, ({ docker }) => removeWholly(docker, this.#currentRef(ref)));
   }
 
-  async inspectState(
-    ref: string,
-  ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined> {
-    return this.#ask(`inspect container ${ref}`, ({ docker }) =>
-      unlessMissing(async () => {
-        const { State: state } = await docker.getContainer(this.#currentRef(ref)).inspect();
-        return { state: state.Status as ContainerState, exitCode: state.ExitCode, error: state.Error };
-      }),
-    );
+  async inspectState(ref: string): ReturnType<Runtime['inspectState']> {
+    return this.#ask(`inspect container ${ref}`, ({ docker }) => inspectState(docker, this.#currentRef(ref)));
   }
 
   async readFile(ref: string, path: string): Promise<string | undefined> {
@@ -276,6 +291,14 @@ export class DockerRuntime implements Runtime {
         }
         return undefined;
       }),
+    );
+  }
+
+  async writeFile(ref: string, file: ContainerFile): Promise<void> {
+    // Into the folder itself: of a container with a read-only root the engine writes to its volumes alone.
+    const inFolder = { ...file, path: basename(file.path) };
+    await this.#ask(`write ${file.path} in container ${ref}`, ({ docker }) =>
+      docker.getContainer(this.#currentRef(ref)).putArchive(createTar([inFolder]), { path: dirname(file.path) }),
     );
   }
 
@@ -475,31 +498,6 @@ function dial(docker: Dockerode, options: DialOptions): Promise<unknown> {
 
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
-}
-
-function unlessMissing<T>(work: () => Promise<T>): Promise<T | undefined> {
-  return unlessStatus(404, work);
-}
-
-/** The outcome of `work`, or undefined where the engine answers with this status: what was wanted is so already. */
-async function unlessStatus<T>(status: number, work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (cause) {
-    if (engineStatus(cause) === status) return undefined;
-    throw cause;
-  }
-}
-
-/** Removes a container with its nameless volumes; when somebody else is removing it, waits until it is gone. */
-async function removeWholly(docker: Dockerode, ref: string): Promise<void> {
-  const container = docker.getContainer(ref);
-  try {
-    await unlessMissing(() => container.remove({ force: true, v: true }));
-  } catch (cause) {
-    if (engineStatus(cause) !== 409) throw cause;
-    await unlessMissing(() => container.wait({ condition: 'removed' }));
-  }
 }
 
 /** Refuses to touch an object of that name that belongs to another cluster or to nobody of ours. */

@@ -75,12 +75,23 @@ export type Runtime = {
   createContainer(container: ContainerSpec, files: readonly ContainerFile[], labels: Labels): Promise<string>;
   startContainer(ref: string): Promise<void>;
   stopContainer(ref: string, options: { readonly timeoutS: number }): Promise<void>;
+  /** Stops it where it runs, then starts it. */
+  restartContainer(ref: string, options: { readonly timeoutS: number }): Promise<void>;
+  /** Freezes what runs in it. One that is frozen already stays so; one that does not run is refused. */
+  pauseContainer(ref: string): Promise<void>;
+  /** Lets it go on; one that is not frozen stays as it is. */
+  unpauseContainer(ref: string): Promise<void>;
   removeContainer(ref: string): Promise<void>;
   inspectState(
     ref: string,
   ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined>;
   /** Content of a file inside a container, running or not; undefined when it is not there. */
   readFile(ref: string, path: string): Promise<string | undefined>;
+  /**
+   * Writes a file into a container, running or not, over one that is there. Its folder must be there, and on a volume
+   * where the container's root is read-only.
+   */
+  writeFile(ref: string, file: ContainerFile): Promise<void>;
   exec(
     ref: string,
     command: readonly string[],

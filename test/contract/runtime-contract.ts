@@ -206,6 +206,37 @@ export function describeRuntime(
       expect(lines).toEqual(['first', 'second']);
     });
 
+    it('freezes and goes on, and a second time changes nothing', async () => {
+      await runtime.pauseContainer(spec.name);
+      await runtime.pauseContainer(spec.name);
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'paused' });
+      const [frozen] = await runtime.listContainers(byCluster);
+      expect(frozen).toMatchObject({ state: 'paused', address: spec.address, ports: spec.ports });
+      await expect(runtime.exec(spec.name, busybox('echo'))).rejects.toMatchObject({ code: 'CLUSTER_NOT_RUNNING' });
+      await expect(runtime.startContainer(spec.name)).rejects.toMatchObject({ code: 'CONFLICT' });
+      await runtime.unpauseContainer(spec.name);
+      await runtime.unpauseContainer(spec.name);
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running' });
+      expect((await runtime.exec(spec.name, busybox('echo', 'here'))).stdout).toBe('here\n');
+    });
+
+    it('writes a file while it runs, and over one that is there, below a read-only root', async () => {
+      await runtime.writeFile(spec.name, { path: '/data/note', mode: 0o600, content: 'one' });
+      await runtime.writeFile(spec.name, { path: '/data/note', mode: 0o640, content: 'two' });
+      expect(await runtime.readFile(spec.name, '/data/note')).toBe('two');
+      const rooted = { path: '/note', mode: 0o600, content: '' };
+      await expect(runtime.writeFile(spec.name, rooted)).rejects.toMatchObject({ code: 'DOCKER_FAILED' });
+    });
+
+    it('restarts what runs and what is frozen', async () => {
+      await runtime.restartContainer(spec.name, { timeoutS: 0 });
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running' });
+      expect(await collect(runtime.logs(spec.name, { tail: 4 }))).toEqual(['first', 'second', 'first', 'second']);
+      await runtime.pauseContainer(spec.name);
+      await runtime.restartContainer(spec.name, { timeoutS: 0 });
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running' });
+    });
+
     it('stops, and a second stop changes nothing', async () => {
       await runtime.stopContainer(spec.name, { timeoutS: 0 });
       await runtime.stopContainer(spec.name, { timeoutS: 0 });
@@ -215,10 +246,28 @@ export function describeRuntime(
       expect(container?.ports).toEqual(spec.ports);
     });
 
+    it('refuses to freeze what does not run, and writes a file into it', async () => {
+      await expect(runtime.pauseContainer(spec.name)).rejects.toMatchObject({ code: 'CLUSTER_NOT_RUNNING' });
+      await runtime.unpauseContainer(spec.name);
+      await runtime.writeFile(spec.name, { path: '/data/note', mode: 0o600, content: 'three' });
+      expect(await runtime.readFile(spec.name, '/data/note')).toBe('three');
+      await runtime.restartContainer(spec.name, { timeoutS: 0 });
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running' });
+      await runtime.pauseContainer(spec.name);
+      await runtime.stopContainer(spec.name, { timeoutS: 0 });
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'exited', exitCode: 137 });
+    });
+
     it('says that a container is not there', async () => {
       const none = `${prefix}-none`;
       expect(await runtime.inspectState(none)).toBeUndefined();
       await expect(runtime.startContainer(none)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+      await expect(runtime.restartContainer(none, { timeoutS: 0 })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+      await expect(runtime.pauseContainer(none)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+      await expect(runtime.unpauseContainer(none)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+      await expect(runtime.writeFile(none, { path: '/data/note', mode: 0o600, content: '' })).rejects.toMatchObject({
+        code: 'NOT_FOUND',
+      });
       await expect(runtime.exec(none, ['true'])).rejects.toMatchObject({ code: 'NOT_FOUND' });
       await expect(collect(runtime.logs(none, {}))).rejects.toMatchObject({ code: 'NOT_FOUND' });
       await runtime.stopContainer(none, { timeoutS: 0 });

@@ -125,9 +125,7 @@ export class FakeRuntime implements Runtime {
   }
 
   async removeNetwork(name: string): Promise<void> {
-    const users = [...this.containers.values()].filter(
-      ({ spec, state }) => spec.networkName === name && state === 'running',
-    );
+    const users = [...this.containers.values()].filter(({ spec, state }) => spec.networkName === name && isUp(state));
     if (users.length > 0) throw new SandbarError('DOCKER_FAILED', `network ${name} has active endpoints`);
     if (this.networks.delete(name)) this.calls.push(`remove network ${name}`);
     await Promise.resolve();
@@ -177,6 +175,7 @@ export class FakeRuntime implements Runtime {
   async startContainer(ref: string): Promise<void> {
     const container = this.#container(ref);
     if (container.state === 'running') return;
+    if (container.state === 'paused') throw new SandbarError('CONFLICT', `cannot start ${ref}: it is paused`);
     const { ports, networkName } = container.spec;
     if (networkName !== 'none' && !this.networks.has(networkName)) throw missing(`network ${networkName}`);
     this.#requireFolders(container.spec);
@@ -190,10 +189,32 @@ export class FakeRuntime implements Runtime {
 
   async stopContainer(ref: string): Promise<void> {
     const container = this.#findContainer(ref);
-    if (container?.state !== 'running') return;
+    if (container === undefined || !isUp(container.state)) return;
     container.state = 'exited';
     container.exitCode = 137;
     this.calls.push(`stop ${container.spec.name}`);
+    await Promise.resolve();
+  }
+
+  async restartContainer(ref: string): Promise<void> {
+    this.#container(ref);
+    await this.stopContainer(ref);
+    await this.startContainer(ref);
+  }
+
+  async pauseContainer(ref: string): Promise<void> {
+    const container = this.#container(ref);
+    if (!isUp(container.state)) throw new SandbarError('CLUSTER_NOT_RUNNING', `container ${ref} is not running`);
+    if (container.state === 'running') this.calls.push(`pause ${container.spec.name}`);
+    container.state = 'paused';
+    await Promise.resolve();
+  }
+
+  async unpauseContainer(ref: string): Promise<void> {
+    const container = this.#container(ref);
+    if (container.state !== 'paused') return;
+    container.state = 'running';
+    this.calls.push(`resume ${container.spec.name}`);
     await Promise.resolve();
   }
 
@@ -216,6 +237,17 @@ export class FakeRuntime implements Runtime {
   readFile(ref: string, path: string): Promise<string | undefined> {
     const container = this.#findContainer(ref);
     return Promise.resolve(container && this.#filesAt(container, path).get(path)?.content);
+  }
+
+  async writeFile(ref: string, file: ContainerFile): Promise<void> {
+    const container = this.#container(ref);
+    const files = this.#filesAt(container, file.path);
+    if (files === container.files && container.spec.hasReadOnlyRoot) {
+      throw new SandbarError('DOCKER_FAILED', `could not write ${file.path}: the root of ${ref} is read-only`);
+    }
+    files.set(file.path, file);
+    this.calls.push(`write ${file.path} in ${container.spec.name}`);
+    await Promise.resolve();
   }
 
   async exec(
@@ -298,7 +330,7 @@ export class FakeRuntime implements Runtime {
 
   #isPublished(hostPort: number): boolean {
     return [...this.containers.values()].some(
-      ({ state, spec }) => state === 'running' && spec.ports.some((port) => port.hostPort === hostPort),
+      ({ state, spec }) => isUp(state) && spec.ports.some((port) => port.hostPort === hostPort),
     );
   }
 
@@ -347,12 +379,17 @@ function summarize({ id, spec, labels, state }: FakeContainer): ContainerSummary
     id,
     name: spec.name,
     state,
-    status: state === 'running' ? 'Up 3 minutes' : state,
+    status: state === 'running' ? 'Up 3 minutes' : state === 'paused' ? 'Up 3 minutes (Paused)' : state,
     imageRef: spec.imageRef,
     labels,
     ports: spec.ports,
-    address: state === 'running' ? spec.address : '',
+    address: isUp(state) ? spec.address : '',
   };
+}
+
+/** It holds its ports and its address. */
+function isUp(state: ContainerState): boolean {
+  return state === 'running' || state === 'paused';
 }
 
 function matches(labels: Labels, { key, value }: LabelFilter): boolean {
