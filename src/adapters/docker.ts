@@ -74,6 +74,8 @@ export class DockerRuntime implements Runtime {
       architecture: info.Architecture,
       cgroupVersion: Number(info.CgroupVersion ?? '1'),
       dataRoot: info.DockerRootDir,
+      storageDriver: info.Driver,
+      kernelVersion: info.KernelVersion,
       cpus: info.NCPU,
       memoryBytes: info.MemTotal,
       hasContainerdImageStore: (info.DriverStatus ?? []).some(
@@ -457,6 +459,8 @@ type EngineDescription = { readonly info: DockerInfo; readonly version: Dockerod
 
 type DockerInfo = {
   readonly OperatingSystem: string;
+  readonly Driver: string;
+  readonly KernelVersion: string;
   readonly Architecture: string;
   readonly CgroupVersion?: string;
   readonly DockerRootDir: string;

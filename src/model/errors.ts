@@ -82,7 +82,7 @@ export const ERRORS = {
   },
   HOST_LIMIT: {
     exitCode: 3,
-    meaning: 'The system allows too little of something: inotify instances, or ports below 1024.',
+    meaning: 'The system allows too little of something: inotify instances, memory of the engine, or ports below 1024.',
     fix: 'The command or setting that raises it stands in the message.',
   },
   NAME_TAKEN: {

@@ -19,10 +19,12 @@ export type EngineInfo = {
   /** `cgroup` version: 1 or 2. */
   readonly cgroupVersion: number;
   readonly dataRoot: string;
+  /** How the engine keeps the layers of images, e.g. `overlay2`. */
+  readonly storageDriver: string;
+  readonly kernelVersion: string;
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly hasContainerdImageStore: boolean;
-  /** The engine's own HTTP proxies. */
   readonly isRootless: boolean;
 };
 

@@ -1,43 +1,30 @@
 /** Looks, before anything is created, at what the machine lacks: an error where a cluster cannot work, else a warning. */
+import { checkMachine, type Machine } from '../diagnosis/machine.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import type { EngineInfo, Host, InotifyLimits, Runtime } from '../model/ports.ts';
-
-const MIB = 2 ** 20;
-
-/** Below this a datastore or a pulled image fails half-way, which is worse than not starting. */
-const DISK_NEEDED_BYTES = 1024 * MIB;
-const DISK_WISHED_BYTES = 5 * 1024 * MIB;
-
-/** A node's own parts hold about 30 instances and 200 watches; the rest is for pods and for what else runs as this user. */
-const INOTIFY_NEEDED: InotifyLimits = { maxUserInstances: 64, maxUserWatches: 4096 };
-/** Debian's default of 128 instances carries one cluster with some dozens of pods. */
-const INOTIFY_WISHED: InotifyLimits = { maxUserInstances: 128, maxUserWatches: 8192 };
+import type { Host, Runtime } from '../model/ports.ts';
 
 /** Throws HOST_LIMIT or DISK_FULL where a cluster cannot work; warns where it may not for long. */
 export async function preflight(runtime: Runtime, host: Host, emit: Emit): Promise<void> {
+  const checks = checkMachine(await observeMachine(runtime, host));
+  for (const { severity, code, message, fix } of checks.toSorted(bySeverity)) {
+    const hint = fix === undefined ? {} : { hint: fix };
+    if (severity === 'error') throw new SandbarError(code, message, hint);
+    if (severity === 'warning') emit({ type: 'warning', text: message, ...hint });
+  }
+}
+
+/** What the preconditions are decided from. */
+export async function observeMachine(runtime: Runtime, host: Host): Promise<Machine> {
   const engine = await runtime.info();
-  await Promise.all([checkDisk(engine, host, emit), checkInotify(host, emit)]);
+  const [freeDiskBytes, inotifyLimits] = await Promise.all([
+    // An engine in a virtual machine has a disk of its own, on which this path is not ours to ask.
+    host.freeDiskBytes(engine.dataRoot),
+    host.findInotifyLimits(),
+  ]);
+  return { engine, freeDiskBytes, inotifyLimits };
 }
 
-async function checkDisk(engine: EngineInfo, host: Host, emit: Emit): Promise<void> {
-  // An engine in a virtual machine has a disk of its own, on which this path is not ours to ask.
-  const free = await host.freeDiskBytes(engine.dataRoot);
-  if (free === undefined || free >= DISK_WISHED_BYTES) return;
-  const text = `only ${String(Math.floor(free / MIB))} MiB are free on the disk of ${engine.dataRoot}`;
-  const hint = 'free some space there, e.g. with docker system prune (which removes what no container uses)';
-  if (free < DISK_NEEDED_BYTES) throw new SandbarError('DISK_FULL', text, { hint });
-  emit({ type: 'warning', text, hint });
-}
-
-async function checkInotify(host: Host, emit: Emit): Promise<void> {
-  const limits = await host.findInotifyLimits();
-  if (limits === undefined) return;
-  const isBelow = (wanted: InotifyLimits): boolean =>
-    limits.maxUserInstances < wanted.maxUserInstances || limits.maxUserWatches < wanted.maxUserWatches;
-  if (!isBelow(INOTIFY_WISHED)) return;
-  const text = `the inotify limits of this machine are low: ${String(limits.maxUserInstances)} instances, ${String(limits.maxUserWatches)} watches`;
-  const hint = 'sudo sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288';
-  if (isBelow(INOTIFY_NEEDED)) throw new SandbarError('HOST_LIMIT', text, { hint });
-  emit({ type: 'warning', text, hint });
+function bySeverity(a: { readonly severity: string }, b: { readonly severity: string }): number {
+  return Number(b.severity === 'error') - Number(a.severity === 'error');
 }

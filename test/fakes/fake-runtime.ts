@@ -351,6 +351,8 @@ const ENGINE: EngineInfo = {
   architecture: 'x86_64',
   cgroupVersion: 2,
   dataRoot: '/var/lib/docker',
+  storageDriver: 'overlay2',
+  kernelVersion: '6.1.0-13-amd64',
   cpus: 4,
   memoryBytes: 16 * 2 ** 30,
   hasContainerdImageStore: false,

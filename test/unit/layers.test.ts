@@ -11,12 +11,13 @@ const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 const LAYERS: Readonly<Record<string, readonly string[]>> = {
   model: [],
   mounts: ['model'],
+  diagnosis: ['model'],
   config: ['model', 'mounts'],
   components: ['model'],
   engine: ['model'],
-  operations: ['model', 'mounts', 'config', 'components', 'engine'],
+  operations: ['model', 'mounts', 'diagnosis', 'config', 'components', 'engine'],
   adapters: ['model'],
-  cli: ['model', 'config', 'operations'],
+  cli: ['model', 'diagnosis', 'config', 'operations'],
 };
 
 /** The only file that sees both the command line and the adapters. */

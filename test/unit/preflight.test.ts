@@ -71,6 +71,29 @@ describe('the inotify limits', () => {
   });
 });
 
+describe('the engine', () => {
+  it('with too little memory is an error, and with little a warning', async () => {
+    const machine = new Machine();
+    machine.runtime.engine = { ...machine.runtime.engine, memoryBytes: 600 * MIB };
+    await expect(machine.up()).rejects.toMatchObject({ code: 'HOST_LIMIT', exitCode: 3 });
+    expect(machine.runtime.calls).toEqual([]);
+    machine.runtime.engine = { ...machine.runtime.engine, memoryBytes: 1024 * MIB };
+    await machine.up();
+    expect(machine.events).toContainEqual(
+      expect.objectContaining({ type: 'warning', text: expect.stringContaining('1024 MiB of memory') as string }),
+    );
+  });
+
+  it('that copies every layer whole is a warning', async () => {
+    const machine = new Machine();
+    machine.runtime.engine = { ...machine.runtime.engine, storageDriver: 'vfs' };
+    await machine.up();
+    expect(machine.events).toContainEqual(
+      expect.objectContaining({ type: 'warning', text: expect.stringContaining('vfs') as string }),
+    );
+  });
+});
+
 async function dockerOf(runtime = new FakeRuntime()): Promise<DockerObservation> {
   return observeDocker(runtime, SPEC.name);
 }
