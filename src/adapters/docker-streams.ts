@@ -13,7 +13,14 @@ export async function collectOutput(
     stdin,
     signal,
     onOutput,
-  }: { readonly stdin?: Readable; readonly signal?: AbortSignal; readonly onOutput?: (text: string) => void },
+    output,
+  }: {
+    readonly stdin?: Readable;
+    readonly signal?: AbortSignal;
+    readonly onOutput?: (text: string) => void;
+    /** Takes standard output in place of the result. */
+    readonly output?: Writable;
+  },
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   let failure: unknown;
   const fail = (cause: unknown): void => {
@@ -26,11 +33,15 @@ export async function collectOutput(
   };
   signal?.addEventListener('abort', abort, { once: true });
   if (stdin !== undefined) feed(stdin, stream as Readable & Writable).catch(fail);
-  const output = { out: [] as Buffer[], error: [] as Buffer[] };
+  const collected = { out: [] as Buffer[], error: [] as Buffer[] };
   const decoder = new StringDecoder('utf8');
   try {
     for await (const { isError, bytes } of readPieces(stream)) {
-      output[isError ? 'error' : 'out'].push(bytes);
+      if (!isError && output !== undefined) {
+        await write(output, bytes);
+        continue;
+      }
+      collected[isError ? 'error' : 'out'].push(bytes);
       if (!isError) onOutput?.(decoder.write(bytes));
     }
   } catch (cause) {
@@ -42,7 +53,10 @@ export async function collectOutput(
     stream.destroy();
   }
   if (failure !== undefined) throw failure as Error;
-  return { stdout: Buffer.concat(output.out).toString('utf8'), stderr: Buffer.concat(output.error).toString('utf8') };
+  return {
+    stdout: Buffer.concat(collected.out).toString('utf8'),
+    stderr: Buffer.concat(collected.error).toString('utf8'),
+  };
 }
 
 /** Lines of both kinds of output in the order in which they came. */
@@ -98,6 +112,16 @@ async function feed(source: Readable, target: Writable): Promise<void> {
     }
   }
   target.end();
+}
+
+/** Returns when the target takes more; its failure, as of a full disk, is the caller's. */
+function write(target: Writable, bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    target.write(bytes, (cause) => {
+      if (cause == null) resolve();
+      else reject(cause);
+    });
+  });
 }
 
 function isBrokenPipe(cause: unknown): boolean {

@@ -307,7 +307,7 @@ export class DockerRuntime implements Runtime {
   async exec(
     ref: string,
     command: readonly string[],
-    { stdin, signal, onOutput }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
+    { stdin, signal, ...outputs }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
   ): Promise<ExecResult> {
     signal?.throwIfAborted();
     return this.#ask(
@@ -321,12 +321,12 @@ export class DockerRuntime implements Runtime {
           AttachStderr: true,
         });
         const stream = await exec.start({ hijack: hasStdin, stdin: hasStdin, Detach: false, Tty: false });
-        const output = await collectOutput(stream, {
+        const collected = await collectOutput(stream, {
+          ...outputs,
           ...(stdin === undefined ? {} : { stdin: typeof stdin === 'string' ? Readable.from([stdin]) : stdin }),
           ...(signal === undefined ? {} : { signal }),
-          ...(onOutput === undefined ? {} : { onOutput }),
         });
-        return { ...output, exitCode: await exitCodeOf(exec) };
+        return { ...collected, exitCode: await exitCodeOf(exec) };
       },
       signal,
     );

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SandbarError } from '../model/errors.ts';
 import type { ApiAccess, Cluster } from '../model/ports.ts';
 import type { KubernetesObject, ObjectRef } from '../model/resources.ts';
+import { postForLines } from './kubernetes-lines.ts';
 
 const FIELD_MANAGER = 'sandbar';
 
@@ -112,6 +113,19 @@ export class KubernetesCluster implements Cluster {
     if (served === undefined) return;
     const path = `${objectPath(object, served)}?propagationPolicy=Background`;
     await this.#ask({ method: 'DELETE', path }, `remove ${formatObject(object)}`, { accepts: [404] });
+  }
+
+  async post(
+    path: string,
+    body: unknown,
+    options: { readonly onLine: (line: string) => void; readonly signal: AbortSignal },
+  ): Promise<{ readonly status: number }> {
+    try {
+      return await postForLines(this.#access, { path, body: JSON.stringify(body), ...options });
+    } catch (cause) {
+      options.signal.throwIfAborted();
+      throw unreachable(this.#access.server, `finish POST ${path}`, cause);
+    }
   }
 
   close(): void {

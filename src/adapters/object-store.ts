@@ -1,9 +1,9 @@
 /** An S3 endpoint over plain HTTP: buckets, and small objects in one piece. See docs/decisions/0003. */
-import { createHash, createHmac } from 'node:crypto';
 import { Agent, request } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SandbarError } from '../model/errors.ts';
 import type { ObjectStore } from '../model/ports.ts';
+import { encodeStrictly, signedHeaders } from './object-store-signature.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 
@@ -20,7 +20,15 @@ type S3Request = {
   readonly key?: string;
   readonly query?: Readonly<Record<string, string>>;
   readonly body?: string | Buffer;
+  /** Besides those of every request; names in lower case. */
+  readonly headers?: Readonly<Record<string, string>>;
 };
+
+/** MinIO takes a bucket away with all that is in it, unless objects in it can be locked; other servers know no such thing. */
+const NOT_AS_A_WHOLE = ['MethodNotAllowed', 'BucketNotEmpty'];
+
+/** Of a retention in governance mode: the root user may. */
+const BYPASS = { 'x-amz-bypass-governance-retention': 'true' };
 
 type Answer = { readonly status: number; readonly body: string; readonly content: Buffer };
 
@@ -79,8 +87,15 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async removeBucket(bucketName: string, { isForced }: { readonly isForced: boolean }): Promise<void> {
-    if (isForced) await this.#removeVersions(bucketName);
-    await this.#ask({ method: 'DELETE', bucketName }, `remove bucket ${bucketName}`);
+    const removal = { method: 'DELETE' as const, bucketName };
+    const subject = `remove bucket ${bucketName}`;
+    const { status } = await this.#ask(removal, subject, { accepts: isForced ? ['BucketNotEmpty'] : [] });
+    if (status < 300) return;
+    const whole = { ...removal, headers: { 'x-minio-force-delete': 'true' } };
+    const forced = await this.#ask(whole, subject, { accepts: NOT_AS_A_WHOLE });
+    if (forced.status < 300) return;
+    await this.#removeVersions(bucketName);
+    await this.#ask(removal, subject);
   }
 
   async putObject(
@@ -116,7 +131,8 @@ export class S3ObjectStore implements ObjectStore {
       // XML has no way to write these, so they go one by one, named in the address.
       const unwritable = versions.filter(({ key }) => XML_UNWRITABLE.test(key));
       for (const { key, versionId } of unwritable) {
-        await this.#ask({ method: 'DELETE', bucketName, key, query: { versionId } }, `empty bucket ${bucketName}`);
+        const removal = { method: 'DELETE' as const, bucketName, key, query: { versionId }, headers: BYPASS };
+        await this.#ask(removal, `empty bucket ${bucketName}`);
       }
       await this.#removeObjects(
         bucketName,
@@ -136,6 +152,7 @@ export class S3ObjectStore implements ObjectStore {
         method: 'POST',
         bucketName,
         query: { delete: '' },
+        headers: BYPASS,
         body: `<Delete><Quiet>true</Quiet>${objects.join('')}</Delete>`,
       },
       `empty bucket ${bucketName}`,
@@ -143,10 +160,9 @@ export class S3ObjectStore implements ObjectStore {
     // Refusals of single objects come inside an answer of success.
     const [refusal] = xmlElements(body, 'Error');
     if (refusal === undefined) return;
-    throw new SandbarError(
-      'OBJECT_STORE_FAILED',
-      `could not empty bucket ${bucketName}: ${xmlText(refusal, 'Key')}: ${xmlText(refusal, 'Message')}`,
-    );
+    const code = xmlText(refusal, 'Code');
+    const message = `${xmlText(refusal, 'Key')}: ${xmlText(refusal, 'Message')}`;
+    throw translateRefusal({ code, message, status: 0 }, `empty bucket ${bucketName}`);
   }
 
   async #ask(
@@ -175,14 +191,14 @@ export class S3ObjectStore implements ObjectStore {
     }
   }
 
-  #send({ method, bucketName = '', key, query = {}, body = '' }: S3Request): Promise<Answer> {
+  #send({ method, bucketName = '', key, query = {}, body = '', headers: extra = {} }: S3Request): Promise<Answer> {
     const path = `/${[bucketName, ...(key?.split('/') ?? [])].map(encodeStrictly).join('/')}`;
     const search = Object.entries(query)
       .map(([key, value]) => `${encodeStrictly(key)}=${encodeStrictly(value)}`)
       .toSorted()
       .join('&');
     const { protocol, hostname, port, host } = new URL(this.#access.endpoint);
-    const headers = signedHeaders({ method, path, search, host, body, access: this.#access, now: new Date() });
+    const headers = signedHeaders({ method, path, search, host, body, extra, access: this.#access, now: new Date() });
     return new Promise((resolve, reject) => {
       const outgoing = request(
         {
@@ -214,67 +230,17 @@ export class S3ObjectStore implements ObjectStore {
   }
 }
 
-/** AWS Signature Version 4 of one request, as the headers that carry it. */
-export function signedHeaders({
-  method,
-  path,
-  search,
-  host,
-  body,
-  access,
-  now,
-}: {
-  readonly method: string;
-  readonly path: string;
-  /** Encoded and sorted. */
-  readonly search: string;
-  readonly host: string;
-  readonly body: string | Buffer;
-  readonly access: Omit<ObjectStoreAccess, 'endpoint'>;
-  readonly now: Date;
-}): Readonly<Record<string, string>> {
-  const time = now.toISOString().replace(/[-:]|\.\d{3}/g, '');
-  const date = time.slice(0, 8);
-  const scope = `${date}/${access.region}/s3/aws4_request`;
-  const headers = {
-    // Wanted for the removal of several objects.
-    ...(body.length === 0 ? {} : { 'content-md5': createHash('md5').update(body).digest('base64') }),
-    host,
-    'x-amz-content-sha256': sha256(body),
-    'x-amz-date': time,
-  };
-  const names = Object.keys(headers).join(';');
-  const lines = Object.entries(headers).map(([name, value]) => `${name}:${value}\n`);
-  const canonicalRequest = [method, path, search, lines.join(''), names, headers['x-amz-content-sha256']].join('\n');
-  const signedText = ['AWS4-HMAC-SHA256', time, scope, sha256(canonicalRequest)].join('\n');
-  const key = [date, access.region, 's3', 'aws4_request'].reduce<Buffer | string>(
-    (previous, part) => createHmac('sha256', previous).update(part).digest(),
-    `AWS4${access.secretAccessKey}`,
-  );
-  const signature = createHmac('sha256', key).update(signedText).digest('hex');
-  return {
-    ...headers,
-    authorization: `AWS4-HMAC-SHA256 Credential=${access.accessKeyId}/${scope}, SignedHeaders=${names}, Signature=${signature}`,
-  };
-}
-
-function sha256(content: string | Buffer): string {
-  return createHash('sha256').update(content).digest('hex');
-}
-
-/** All but the unreserved characters, as the signature demands. */
-function encodeStrictly(text: string): string {
-  return encodeURIComponent(text).replace(
-    /[!'()*]/g,
-    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
-  );
-}
-
 function translateRefusal(
   { code, message, status }: { readonly code: string; readonly message: string; readonly status: number },
   subject: string,
 ): SandbarError {
   const failed = `could not ${subject}: ${message === '' ? `the object store answered ${String(status)}` : message}`;
+  // Of this refusal only the words tell it from others.
+  if (/\bWORM\b/.test(message)) {
+    return new SandbarError('CONFLICT', failed, {
+      hint: 'its retention ends it; sandbar down --volumes removes all data',
+    });
+  }
   switch (code) {
     case 'NoSuchBucket':
       return new SandbarError('NOT_FOUND', failed, { hint: 'sandbar bucket ls shows those that are there' });

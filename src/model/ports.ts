@@ -1,5 +1,5 @@
 /** The outside world as the operations see it. Adapters implement these; tests have in-memory ones. */
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import type {
   ContainerFile,
   ContainerSpec,
@@ -102,6 +102,8 @@ export type Runtime = {
       readonly signal?: AbortSignal;
       /** Called with each piece of standard output as it comes; the result has all of it again. */
       readonly onOutput?: (text: string) => void;
+      /** Takes standard output, byte for byte, in place of the result; it is not ended. */
+      readonly output?: Writable;
     },
   ): Promise<ExecResult>;
   /** Lines of a container's log, the oldest first. Ends with the log, or with the signal when following. */
@@ -166,6 +168,15 @@ export type Cluster = {
   /** Merge patch (RFC 7396): fields named are set, those that are `null` removed, lists replaced. Returns the object. */
   patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject>;
   remove(object: KubernetesObject): Promise<void>;
+  /**
+   * POST of JSON that is answered line by line while the server works; resolves with the status at the answer's end.
+   * The signal ends the request, and with it what the server does for as long as it lasts.
+   */
+  post(
+    path: string,
+    body: unknown,
+    options: { readonly onLine: (line: string) => void; readonly signal: AbortSignal },
+  ): Promise<{ readonly status: number }>;
   close(): void;
 };
 
@@ -175,7 +186,10 @@ export type ObjectStore = {
   /** Creating a bucket that is there already succeeds. */
   createBucket(bucket: { readonly name: string; readonly hasVersioning: boolean }): Promise<void>;
   isVersioned(bucketName: string): Promise<boolean>;
-  /** Refuses a bucket that is not empty unless `isForced`: then every version of every object goes first. */
+  /**
+   * Refuses a bucket that is not empty unless `isForced`: then every version of every object goes with it, also those
+   * under retention in governance mode; in compliance mode nobody may (CONFLICT).
+   */
   removeBucket(bucketName: string, options: { readonly isForced: boolean }): Promise<void>;
   putObject(bucketName: string, object: { readonly key: string; readonly content: Buffer }): Promise<void>;
   /** An object's content, or undefined when it is not there. */

@@ -71,6 +71,20 @@ export function describeCluster(name: string, connect: () => Promise<Cluster>): 
       expect(await cluster.list({ apiVersion: 'sandbar.test/v1', kind: 'Nothing' }, {})).toEqual([]);
     });
 
+    it('gives every line of the answer to a POST, with its status', async () => {
+      const lines: string[] = [];
+      const { signal } = new AbortController();
+      const answer = await cluster.post('/sandbar/nothing', {}, { onLine: (line) => lines.push(line), signal });
+      expect(answer).toEqual({ status: 404 });
+      expect(lines).toEqual(['404 page not found']);
+      const aborted = cluster.post(
+        '/sandbar/nothing',
+        {},
+        { onLine: () => undefined, signal: AbortSignal.abort('so') },
+      );
+      await expect(aborted).rejects.toBe('so');
+    });
+
     it('removes, and a second removal changes nothing', async () => {
       for (let time = 0; time < 2; time += 1) {
         await cluster.remove(settings({}));

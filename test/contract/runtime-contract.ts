@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { LABELS } from '../../src/model/names.ts';
 import type { Labels, Runtime } from '../../src/model/ports.ts';
 import type { ContainerFile, ContainerSpec } from '../../src/model/resources.ts';
@@ -189,6 +191,16 @@ export function describeRuntime(
       await runtime.startContainer(alone.name);
       expect(await runtime.inspectState(alone.name)).toMatchObject({ state: 'running' });
       await runtime.removeContainer(alone.name);
+    });
+
+    it('hands standard output over in place of the result, and reads input until it ends', async () => {
+      const [stdin, output] = [new PassThrough(), new PassThrough()];
+      const running = runtime.exec(spec.name, busybox('cat'), { stdin, output });
+      stdin.write('first ');
+      stdin.end('second');
+      expect(await running).toEqual({ exitCode: 0, stdout: '', stderr: '' });
+      output.end();
+      expect(await text(output)).toBe('first second');
     });
 
     it('reads the log, from the end where it is asked so', async () => {

@@ -1,4 +1,5 @@
 /** The adapters to a real API server and object store, held to the contracts of their ports. */
+import { CreateBucketCommand, PutObjectCommand, S3Client, type ObjectLockMode } from '@aws-sdk/client-s3';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { KubernetesCluster } from '../../src/adapters/kubernetes.ts';
@@ -26,6 +27,29 @@ describe.skipIf(isDockerMissing)('on a running cluster', () => {
 
   describeCluster('KubernetesCluster', () => Promise.resolve(new KubernetesCluster(api)));
   describeObjectStore('S3ObjectStore', () => Promise.resolve(new S3ObjectStore(store)));
+
+  describe('S3ObjectStore', () => {
+    /** A bucket with one object under retention. */
+    async function lockedBucket(Bucket: string, ObjectLockMode: ObjectLockMode, untilMs: number): Promise<void> {
+      const client = new S3Client({ ...store, credentials: store, forcePathStyle: true });
+      await client.send(new CreateBucketCommand({ Bucket, ObjectLockEnabledForBucket: true }));
+      const ObjectLockRetainUntilDate = new Date(Date.now() + untilMs);
+      await client.send(
+        new PutObjectCommand({ Bucket, Key: 'a', Body: 'a', ObjectLockMode, ObjectLockRetainUntilDate }),
+      );
+      client.destroy();
+    }
+
+    it('removes by force what is under retention in governance mode, and says that nobody may in compliance mode', async () => {
+      const objects = new S3ObjectStore(store);
+      await lockedBucket('governed', 'GOVERNANCE', 3_600_000);
+      await objects.removeBucket('governed', { isForced: true });
+      await lockedBucket('compliant', 'COMPLIANCE', 3_600_000);
+      await expect(objects.removeBucket('compliant', { isForced: true })).rejects.toMatchObject({ code: 'CONFLICT' });
+      expect((await objects.listBuckets()).map(({ name }) => name)).toEqual(['compliant']);
+      objects.close();
+    });
+  });
 
   describe('KubernetesCluster', () => {
     it("refuses in the server's words, with the object's name", async () => {

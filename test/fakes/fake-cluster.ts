@@ -2,6 +2,13 @@ import { SandbarError } from '../../src/model/errors.ts';
 import type { Cluster } from '../../src/model/ports.ts';
 import type { KubernetesObject, ObjectRef } from '../../src/model/resources.ts';
 
+/** Returns the status where it is not 200. */
+export type FakePost = (request: {
+  readonly body: unknown;
+  readonly say: (line: object) => void;
+  readonly signal: AbortSignal;
+}) => Promise<number | undefined>;
+
 /** An API server in memory: objects by kind, namespace and name; paths that answer as they are told. */
 export class FakeCluster implements Cluster {
   readonly objects = new Map<string, KubernetesObject>();
@@ -11,6 +18,8 @@ export class FakeCluster implements Cluster {
   ]);
   /** What admission makes of an object that is created. */
   admit: (object: KubernetesObject) => KubernetesObject = (object) => object;
+  /** Path → what answers a POST there: lines given to `say`, in the time that it takes; other paths are not found. */
+  readonly posts = new Map<string, FakePost>();
   isDown = false;
   isClosed = false;
 
@@ -62,6 +71,22 @@ export class FakeCluster implements Cluster {
   remove(object: KubernetesObject): Promise<void> {
     this.objects.delete(keyOf(object));
     return Promise.resolve();
+  }
+
+  async post(
+    path: string,
+    body: unknown,
+    { onLine, signal }: { readonly onLine: (line: string) => void; readonly signal: AbortSignal },
+  ): Promise<{ readonly status: number }> {
+    signal.throwIfAborted();
+    if (this.isDown) throw new SandbarError('CLUSTER_NOT_RUNNING', `could not finish POST ${path}: nothing answers`);
+    const say = (line: object): void => {
+      onLine(JSON.stringify(line));
+    };
+    const answer = this.posts.get(path);
+    if (answer !== undefined) return { status: (await answer({ body, say, signal })) ?? 200 };
+    onLine('404 page not found');
+    return { status: 404 };
   }
 
   close(): void {

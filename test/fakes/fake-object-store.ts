@@ -1,7 +1,12 @@
 import { SandbarError } from '../../src/model/errors.ts';
 import type { ObjectStore } from '../../src/model/ports.ts';
 
-type FakeBucket = { hasVersioning: boolean; readonly objects: Map<string, Buffer> };
+type FakeBucket = {
+  hasVersioning: boolean;
+  readonly objects: Map<string, Buffer>;
+  /** Its objects are under retention in compliance mode. */
+  readonly isLocked?: boolean;
+};
 
 /** Buckets in memory. */
 export class FakeObjectStore implements ObjectStore {
@@ -24,6 +29,9 @@ export class FakeObjectStore implements ObjectStore {
   async removeBucket(bucketName: string, { isForced }: { readonly isForced: boolean }): Promise<void> {
     if (this.#bucket(bucketName).objects.size > 0 && !isForced) {
       throw new SandbarError('CONFLICT', `bucket ${bucketName} is not empty`);
+    }
+    if (this.#bucket(bucketName).isLocked === true) {
+      throw new SandbarError('CONFLICT', `could not empty bucket ${bucketName}: an object is WORM protected`);
     }
     this.buckets.delete(bucketName);
     await Promise.resolve();

@@ -253,7 +253,7 @@ export class FakeRuntime implements Runtime {
   async exec(
     ref: string,
     command: readonly string[],
-    { stdin = '', signal, onOutput }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
+    { stdin = '', signal, onOutput, output }: NonNullable<Parameters<Runtime['exec']>[2]> = {},
   ): Promise<ExecResult> {
     signal?.throwIfAborted();
     const container = this.#container(ref);
@@ -265,7 +265,8 @@ export class FakeRuntime implements Runtime {
     const input = typeof stdin === 'string' ? stdin : await text(stdin);
     let printed = '';
     const print = (text: string): void => {
-      printed += text;
+      output?.write(text);
+      if (output === undefined) printed += text;
       onOutput?.(text);
     };
     const running = Promise.resolve(program({ container, args, stdin: input, print }));

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { signedHeaders } from '../../src/adapters/object-store.ts';
+import { signedHeaders } from '../../src/adapters/object-store-signature.ts';
 
 it('signs the example of the S3 documentation as it does', () => {
   const { authorization } = signedHeaders({
