@@ -4,7 +4,8 @@ import type { Path } from './problem.ts';
 /** What was given on the command line, as it was typed; values are checked together with the file's. */
 export type ConfigFlags = {
   readonly name?: string;
-  readonly file?: string;
+  /** Null for none, whatever lies in the working directory. */
+  readonly file?: string | null;
   readonly apiPort?: string;
   readonly httpPort?: string;
   readonly httpsPort?: string;
@@ -98,6 +99,13 @@ export function overridesOf(flags: ConfigFlags): readonly Override[] {
       ? [{ path: ['objectStore', 'enabled'], value: false, origin: flagWord('objectStore') }]
       : []),
   ];
+}
+
+/** Of all options of a command, those that say how the cluster is to be: neither its name nor its file nor a default. */
+export function recordedFlags(flags: ConfigFlags): ConfigFlags {
+  const keys = (Object.keys(CONFIG_FLAGS) as (keyof ConfigFlags)[]).filter((key) => key !== 'name' && key !== 'file');
+  const entries = keys.map((key) => [key, flags[key]] as const);
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== true));
 }
 
 function flagWord(key: keyof ConfigFlags): string {

@@ -144,6 +144,7 @@ async function parseDocument(file: string, text: string, host: ConfigHost): Prom
 
 /** The file that was named, or the nearest one from the working directory up to the project's or the home directory. */
 async function findFile(host: ConfigHost, flags: Pick<ConfigFlags, 'file'>): Promise<FoundFile> {
+  if (flags.file === null) return { kind: 'none' };
   const named = flags.file ?? readVariable(host.env, 'SANDBAR_FILE');
   if (named !== undefined) {
     const file = path.resolve(host.workingDirectory, named);

@@ -110,6 +110,12 @@ export const ERRORS = {
     meaning: 'There is no cluster of this name.',
     fix: '`sandbar list` shows those that are; `sandbar up` makes one.',
   },
+  UPGRADE_REFUSED: {
+    exitCode: 3,
+    meaning:
+      'The data of the cluster are of a Kubernetes version that this Sandbar cannot go on from: a newer one, or one that is more than one minor version older.',
+    fix: 'The message names the versions that can. `sandbar down --volumes` gives up the data for a new cluster.',
+  },
   CLUSTER_NOT_RUNNING: {
     exitCode: 4,
     meaning: 'The cluster is there, but a part that the command needs does not run.',

@@ -8,3 +8,17 @@ export const COMPONENT_VERSIONS = {
   traefik: 'v3.6.12',
   minio: 'RELEASE.2026-02-12T20-18-48Z',
 } as const;
+
+/** Why data of Kubernetes `from` cannot be used by `to`, as upstream has it, or undefined: one minor version at a time, and never back. */
+export function upgradeProblem(from: string, to: string): 'newer' | 'too old' | undefined {
+  const [before, after] = [minorOf(from), minorOf(to)];
+  if (before === undefined || after === undefined) return undefined;
+  if (before > after) return 'newer';
+  return after - before > 1 ? 'too old' : undefined;
+}
+
+/** 36 of `v1.36.3`. */
+export function minorOf(version: string): number | undefined {
+  const minor = /^v1\.(\d+)\./.exec(version)?.[1];
+  return minor === undefined ? undefined : Number(minor);
+}

@@ -19,12 +19,22 @@ export async function findContainers(runtime: Runtime, clusterName: string): Pro
   // Containers that only serve to read something for a moment are of no component.
   const containers = labelled.filter(({ labels }) => labels[LABELS.component] !== undefined);
   if (containers.length > 0) return containers;
-  const others = await listClusterNames(runtime);
-  throw new SandbarError('CLUSTER_NOT_FOUND', `there is no cluster "${clusterName}"`, {
+  throw await clusterNotFound(runtime, clusterName);
+}
+
+/** Says what there is instead. */
+export async function clusterNotFound(runtime: Runtime, clusterName: string): Promise<SandbarError> {
+  const names = await listClusterNames(runtime);
+  if (names.includes(clusterName)) {
+    return new SandbarError('CLUSTER_NOT_FOUND', `cluster "${clusterName}" is down: only its data are there`, {
+      hint: 'sandbar up brings it back',
+    });
+  }
+  return new SandbarError('CLUSTER_NOT_FOUND', `there is no cluster "${clusterName}"`, {
     hint:
-      others.length === 0
+      names.length === 0
         ? 'sandbar up makes one'
-        : `there ${others.length === 1 ? 'is' : 'are'} ${others.join(', ')}: choose with --name, or make it with sandbar up`,
+        : `there ${names.length === 1 ? 'is' : 'are'} ${names.join(', ')}: choose with --name, or make it with sandbar up`,
   });
 }
 
@@ -70,29 +80,41 @@ export function openAccess(
   return { name: clusterName, containers, identity, api: apiAccess(identity, controlPlane) };
 }
 
-/**
- * The cluster's identity, as its volume `pki` holds it: read through the control plane's container, or, where `without`
- * says that there is none, through a container that is made for it and never started. Undefined when it holds none.
- */
+/** What a file of the volume `pki` is read through where the cluster has no control plane. */
+export type Reader = { readonly volumeName: string; readonly imageRef: string };
+
+/** The cluster's identity, as its volume `pki` holds it; undefined when it holds none. */
 export async function readIdentity(
   runtime: Runtime,
   clusterName: string,
-  without?: { readonly volumeName: string; readonly imageRef: string },
+  reader?: Reader,
 ): Promise<Identity | undefined> {
-  const name = containerName(clusterName, without === undefined ? 'control-plane' : 'identity-reader');
-  if (without !== undefined) await createReader(runtime, clusterName, { name, ...without });
+  const text = await readPrivateFile(runtime, clusterName, { path: IDENTITY_PATH, reader });
+  return text === undefined ? undefined : parseIdentity(text);
+}
+
+/**
+ * A file of the volume `pki`: read through the control plane's container or, where `reader` says that there is none,
+ * through a container that is made for it and never started.
+ */
+export async function readPrivateFile(
+  runtime: Runtime,
+  clusterName: string,
+  { path, reader }: { readonly path: string; readonly reader: Reader | undefined },
+): Promise<string | undefined> {
+  const name = containerName(clusterName, reader === undefined ? 'control-plane' : 'identity-reader');
+  if (reader !== undefined) await createReader(runtime, clusterName, { name, ...reader });
   try {
-    const text = await runtime.readFile(name, IDENTITY_PATH);
-    return text === undefined ? undefined : parseIdentity(text);
+    return await runtime.readFile(name, path);
   } finally {
-    if (without !== undefined) await runtime.removeContainer(name);
+    if (reader !== undefined) await runtime.removeContainer(name);
   }
 }
 
 async function createReader(
   runtime: Runtime,
   clusterName: string,
-  reader: { readonly name: string; readonly volumeName: string; readonly imageRef: string },
+  reader: Reader & { readonly name: string },
 ): Promise<void> {
   await runtime.createContainer(
     {

@@ -1,23 +1,22 @@
 /** `up`: makes a cluster what its spec says, from whatever is there. */
 import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
-import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
+import type { ComponentContext, ImageRefs } from '../components/context.ts';
 import { apply, type StepFailure } from '../engine/apply.ts';
-import { observeBuckets, observeDocker, observeObjects, type DockerObservation } from '../engine/observe.ts';
+import { observeBuckets, observeDocker, observeObjects } from '../engine/observe.ts';
 import { formatPlan, isConverged, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { SYSTEM_NAMESPACE } from '../model/names.ts';
-import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
 import type { KubernetesObject, ObjectResource, ObservedState, Plan, Step } from '../model/resources.ts';
-import { withoutProxyFor } from '../model/proxy.ts';
 import { formatWorkload } from '../model/mounts.ts';
-import type { Cluster, Host, ObjectStore, Ports } from '../model/ports.ts';
+import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { adminAccess, readIdentity, withClusterLock } from './access.ts';
+import { adminAccess, withClusterLock } from './access.ts';
+import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { preflight } from './preflight.ts';
-import { settlePorts, settleSubnet } from './settle.ts';
 import { runStep, type StepTargets } from './steps.ts';
+import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
 import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
 
 /** Docker steps at a time. */
@@ -30,6 +29,8 @@ export type UpRequest = {
   readonly spec: ClusterSpec;
   /** Objects of the spec's manifests, parsed. */
   readonly manifests: readonly KubernetesObject[];
+  /** What the spec was made from. */
+  readonly origin: UpOrigin;
   readonly isDryRun: boolean;
   /** Asks before data are lost; undefined where nobody can be asked. */
   readonly confirm: ((question: string) => Promise<boolean>) | undefined;
@@ -43,7 +44,7 @@ export type UpDependencies = {
   readonly emit: Emit;
   /** Present locally, or made so: pulled, built. */
   readonly ensureImages: () => Promise<ImageRefs>;
-  readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+  readonly mintIdentity: MintIdentity;
 };
 
 export type UpResult = {
@@ -68,12 +69,10 @@ export async function up(request: UpRequest, dependencies: UpDependencies): Prom
 async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
   const { ports, ensureImages } = dependencies;
   const { spec, signal } = request;
-  // Reading a file of a container is the engine's slowest answer: it is asked for before anything else.
-  const identity = readIdentity(ports.runtime, spec.name);
-  identity.catch(() => undefined);
+  const kept = readKept(ports.runtime, spec.name);
   const imageRefs = await ensureImages();
   signal.throwIfAborted();
-  const ground: Ground = { imageRefs, identity };
+  const ground: Ground = { imageRefs, kept };
 
   // Two clusters that come up at once must not choose the same subnet or port.
   const onWait = (): void => undefined;
@@ -90,25 +89,22 @@ async function converge(request: UpRequest, dependencies: UpDependencies): Promi
       announce(inside, dependencies.emit, { isDryRun: true });
       return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: true, context };
     }
-    const inside = await bringUp(built, targets, { request, dependencies });
+    const [inside] = await Promise.all([
+      bringUp(built, targets, { request, dependencies }),
+      record(built, request, ports.runtime),
+    ]);
     return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: false, context };
   } finally {
     targets.waitPorts.cluster.close();
   }
 }
 
-/** What stands before Docker is looked at. */
-type Ground = {
-  readonly imageRefs: ImageRefs;
-  /** As the control plane's container had it then, if there was one. */
-  readonly identity: Promise<Identity | undefined>;
-};
-
 type Built = {
   readonly context: ComponentContext;
   readonly desired: DesiredCluster;
   /** What Docker had of the cluster before. */
   readonly observed: ObservedState;
+  readonly lastUp: Promise<LastUp | undefined>;
   readonly changes: Plan;
   readonly waits: Plan;
   /** Why it has to be done again, from what there is now. */
@@ -131,13 +127,14 @@ async function buildUndisturbed(request: UpRequest, dependencies: UpDependencies
 async function build(request: UpRequest, dependencies: UpDependencies, ground: Ground): Promise<Built> {
   const { ports, emit } = dependencies;
   const docker = await observeDocker(ports.runtime, request.spec.name);
-  const context = await settle(request, dependencies, docker, ground);
+  const { context, lastUp } = await settle(request, dependencies, docker, ground);
   const desired = desiredCluster(context, request.manifests);
   const observed = new Map([...docker.state].filter(([, resource]) => !isMountContainer(resource)));
   const steps = plan(desired.docker, observed);
   const changes = steps.filter((step) => step.verb !== 'wait');
   const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
-  const planned = { context, desired, observed: docker.state, changes, waits };
+  const planned = { context, desired, observed: docker.state, lastUp, changes, waits };
+  if (changes.length > 0) announceUpgrade(await lastUp, emit);
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
   await confirmLosses(changes, request);
@@ -235,6 +232,11 @@ async function planWithoutApi({ context, observed: docker }: Built, host: Host):
   return { steps: plan(foreseen, mounts.observed), mounts };
 }
 
+/** From now on this is what the cluster was made from, however the rest of this run ends. */
+async function record({ lastUp }: Built, { spec, origin }: UpRequest, runtime: Runtime): Promise<void> {
+  await recordLastUp(runtime, spec.name, { origin, last: await lastUp });
+}
+
 function changesOf({ steps, mounts }: Inside): Plan {
   return [...steps.filter((step) => step.verb !== 'wait'), ...mounts.rolls];
 }
@@ -248,46 +250,6 @@ function announce(inside: Inside, emit: Emit, { isDryRun }: { readonly isDryRun:
     const verb = isDryRun ? 'would be' : 'is';
     emit({ type: 'notice', text: `${formatWorkload(workload)} ${verb} rolled once: ${cause}` });
   }
-}
-
-async function settle(
-  request: UpRequest,
-  dependencies: UpDependencies,
-  docker: DockerObservation,
-  ground: Ground,
-): Promise<ComponentContext> {
-  const { ports, emit, mintIdentity } = dependencies;
-  const { spec } = request;
-  const [subnet, settled, existing] = await Promise.all([
-    settleSubnet(spec, docker, ports.host),
-    settlePorts(spec, docker, ports.host),
-    findIdentity(request, docker, ports, ground),
-  ]);
-  for (const text of settled.notices) emit({ type: 'notice', text });
-  const wanted = identityRequest(spec, subnet);
-  const identity =
-    existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
-  // The subnet may have been chosen only now; nothing in it is reached through a proxy.
-  const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
-  return { spec: reachable, identity, subnet, ports: settled.ports, imageRefs: ground.imageRefs };
-}
-
-/** The identity in the volume `pki`: read through the control plane's container, or a throw-away one where that is gone. */
-async function findIdentity(
-  { spec: { name: clusterName }, isDryRun }: UpRequest,
-  docker: DockerObservation,
-  ports: Ports,
-  ground: Ground,
-): Promise<Identity | undefined> {
-  const volume = docker.state.get('volume/pki');
-  if (volume === undefined) return undefined;
-  if (docker.state.has('container/control-plane')) {
-    return (await ground.identity) ?? readIdentity(ports.runtime, clusterName);
-  }
-  // A dry run may come before its image; without any container, all are made anew whichever identity there is.
-  const imageRef = isDryRun ? docker.containers[0]?.imageRef : ground.imageRefs['control-plane'];
-  if (imageRef === undefined) return undefined;
-  return readIdentity(ports.runtime, clusterName, { volumeName: volume.ref, imageRef });
 }
 
 function connect(context: ComponentContext, request: UpRequest, dependencies: UpDependencies): StepTargets {

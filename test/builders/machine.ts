@@ -1,6 +1,7 @@
 /** A machine in memory on which `up`, `down` and `status` run whole: an engine, a host, an API server, an object store. */
 import { COMPONENTS } from '../../src/model/names.ts';
 import type { SandbarEvent } from '../../src/model/events.ts';
+import type { Identity, IdentityRequest } from '../../src/model/identity.ts';
 import type { Ports, Runtime } from '../../src/model/ports.ts';
 import type { ClusterSpec } from '../../src/model/spec.ts';
 import { down, type DownResult } from '../../src/operations/down.ts';
@@ -25,7 +26,7 @@ const IMAGE_REFS = {
 
 const READY = JSON.stringify({ status: { conditions: [{ type: 'Ready', status: 'True' }] } });
 
-type Wish = Partial<Pick<UpRequest, 'isDryRun' | 'confirm' | 'manifests' | 'signal' | 'timeoutMs'>> & {
+type Wish = Partial<Pick<UpRequest, 'isDryRun' | 'confirm' | 'manifests' | 'origin' | 'signal' | 'timeoutMs'>> & {
   readonly spec?: Partial<ClusterSpec>;
 };
 
@@ -64,6 +65,7 @@ export class Machine {
       {
         spec: { ...SPEC, ...spec },
         manifests: [],
+        origin: { file: null, flags: {} },
         isDryRun: false,
         confirm: undefined,
         timeoutMs: undefined,
@@ -74,12 +76,14 @@ export class Machine {
         ports: this.ports,
         emit: (event) => this.events.push(event),
         ensureImages: () => Promise.resolve(IMAGE_REFS),
-        mintIdentity: (request) => {
-          this.identitiesMade += 1;
-          return Promise.resolve({ ...fakeIdentity({ ...SPEC, ...spec }), request });
-        },
+        mintIdentity: (request) => this.mintIdentity(request),
       },
     );
+  }
+
+  mintIdentity(request: IdentityRequest): Promise<Identity> {
+    this.identitiesMade += 1;
+    return Promise.resolve({ ...fakeIdentity(), request });
   }
 
   /** What `up` planned, one line a step. */
@@ -139,6 +143,10 @@ const CHANGES: readonly (keyof Runtime)[] = [
   'startContainer',
   'stopContainer',
   'removeContainer',
+  'pauseContainer',
+  'unpauseContainer',
+  'restartContainer',
+  'writeFile',
 ];
 
 /**

@@ -1,90 +1,17 @@
-import { Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import type { CliDependencies } from '../../src/cli/context.ts';
-import { runProgram } from '../../src/cli/program.ts';
-import { RUNTIME_IMAGES, type ImageBuilder } from '../../src/model/images.ts';
 import { MountMachine } from '../builders/mounts.ts';
+import { Shell } from '../builders/shell.ts';
 
-type Outcome = { readonly exitCode: number; readonly stdout: string; readonly stderr: string };
-
-/** The command line over a machine in memory, as a user calls it. */
-class Shell {
-  readonly machine: MountMachine;
-  /** Clusters for which a relay was started. */
-  readonly relays: string[] = [];
-  /** What a relay that was started does. */
-  startRelay: () => void = () => undefined;
-
-  constructor(machine: MountMachine) {
-    this.machine = machine;
-  }
-
-  static async open(): Promise<Shell> {
-    const machine = await MountMachine.start();
-    machine.workload('Deployment', 'web', { replicas: 2 });
-    return new Shell(machine);
-  }
-
-  async run(...argv: readonly string[]): Promise<Outcome> {
-    const [stdout, stderr] = [collector(), collector()];
-    const terminal = { stdout, stderr, isInteractive: false, hasColours: false, ask: undefined };
-    const { machine } = this;
-    const cli = {
-      version: '1.2.3',
-      host: machine.host,
-      terminal,
-      signal: new AbortController().signal,
-      openPorts: () => Promise.resolve({ ...machine.ports, images: this.#images() }),
-      startRelay: (clusterName: string) => {
-        this.relays.push(clusterName);
-        this.startRelay();
-        return Promise.resolve();
-      },
-      watchFiles: () => Promise.resolve(),
-    } as unknown as CliDependencies;
-    const exitCode = await runProgram(argv, cli);
-    return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
-  }
-
-  /** Lines of the result; an error is none. */
-  async lines(...argv: readonly string[]): Promise<readonly string[]> {
-    const { exitCode, stdout, stderr } = await this.run(...argv);
-    expect(stderr.replace(/^[•✔].*\n/gm, '')).toBe('');
-    expect(exitCode).toBe(0);
-    return stdout.trimEnd().split('\n');
-  }
-
-  async json(...argv: readonly string[]): Promise<unknown> {
-    const { stdout } = await this.run(...argv, '-o', 'json');
-    return JSON.parse(stdout);
-  }
-
-  #images(): Partial<ImageBuilder> {
-    const paths = ['base', 'builder', ...RUNTIME_IMAGES].map((name) => `${name}/Dockerfile`);
-    return {
-      listSources: () => Promise.resolve(paths.map((path) => ({ path, isExecutable: false, digest: path }))),
-      findImage: (ref) => {
-        this.machine.runtime.images.set(ref, {});
-        return Promise.resolve({ id: ref, sizeBytes: 1 });
-      },
-    };
-  }
-}
-
-function collector(): Writable & { readonly text: () => string } {
-  const parts: string[] = [];
-  const stream = new Writable({
-    write: (chunk: Buffer, _encoding, done) => {
-      parts.push(chunk.toString());
-      done();
-    },
-  });
-  return Object.assign(stream, { text: () => parts.join('') });
+/** A shell on a cluster with a Deployment. */
+async function openShell(): Promise<Shell<MountMachine>> {
+  const machine = await MountMachine.start();
+  machine.workload('Deployment', 'web', { replicas: 2 });
+  return new Shell(machine);
 }
 
 describe('sandbar mount', () => {
   it('says what is mounted where, whether pods were restarted, and how events come', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const id = expect.stringMatching(
       /^\.\/src is mounted at \/app\/src in deployment\/web \(web-src-[0-9a-f]{6}\)$/,
     ) as string;
@@ -100,7 +27,7 @@ describe('sandbar mount', () => {
   });
 
   it('takes what a mount may leave out, be, and lie in', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const { machine } = shell;
     machine.namespace('shop');
     machine.workload('Deployment', 'api', { namespace: 'shop' });
@@ -117,7 +44,7 @@ describe('sandbar mount', () => {
   });
 
   it('prints what a hostPath volume needs where no workload is named', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const text = (await shell.lines('mount', './src', '/app')).join('\n');
     expect(text).toMatch(/^\.\/src lies at \/var\/lib\/sandbar\/mounts\/src-[0-9a-f]{6} on the node$/m);
     expect(text).toMatch(/hostPath: \{ path: \/var\/lib\/sandbar\/mounts\/src-[0-9a-f]{6}, type: Directory \}/);
@@ -125,7 +52,7 @@ describe('sandbar mount', () => {
   });
 
   it('says what helps where files cannot be made to look like the user of the container', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const [first = ''] = await shell.lines('mount', './src', 'deploy/web:/app');
     const [id = ''] = /web-app-[0-9a-f]+/.exec(first) ?? [];
     const users = [{ uid: 1000, gid: 1000 }];
@@ -137,7 +64,7 @@ describe('sandbar mount', () => {
   });
 
   it('starts a relay where events need one, and says that they are relayed', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const { machine } = shell;
     machine.delivery = 'relayed';
     let end = (): void => undefined;
@@ -156,7 +83,7 @@ describe('sandbar mount', () => {
   });
 
   it('writes the mount into a new sandbar.yaml, and into the one in use', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const { files } = shell.machine.host;
     const saved = async (...argv: readonly string[]): Promise<string | undefined> => {
       expect((await shell.lines('mount', ...argv, '--save')).at(-1)).toBe('  saved in /home/ada/app/sandbar.yaml');
@@ -180,7 +107,7 @@ describe('sandbar mount', () => {
     [['unmount', 'x', '--all'], 2, '--all leaves nothing to name'],
     [['unmount', 'x'], 4, 'nothing is mounted as "x"'],
   ])('refuses %j', async (argv, exitCode, part) => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     const outcome = await shell.run(...argv);
     expect(outcome).toMatchObject({ exitCode, stdout: '' });
     expect(outcome.stderr).toContain(part);
@@ -191,7 +118,7 @@ describe('sandbar mount', () => {
 
 describe('sandbar unmount', () => {
   it('says what is gone, and which workload was rolled', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     await shell.lines('mount', './src', 'deploy/web:/app');
     const lines = await shell.lines('unmount', 'deployment/web:/app');
     expect(lines[0]).toMatch(
@@ -204,7 +131,7 @@ describe('sandbar unmount', () => {
 
 describe('sandbar mounts', () => {
   it('prints a table, and everything as JSON', async () => {
-    const shell = await Shell.open();
+    const shell = await openShell();
     expect((await shell.lines('mounts'))[0]).toMatch(/^no mounts: /);
     await shell.lines('mount', './src', 'deploy/web:/app', '--exclude', 'dist');
     const [head, row, ...rest] = await shell.lines('mounts');

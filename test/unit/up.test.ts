@@ -177,7 +177,7 @@ describe('up', () => {
 });
 
 describe('a process that is killed', () => {
-  const changesOfUp = 18;
+  const changesOfUp = 19;
   const changesOfDown = 13;
   const deaths = (count: number) =>
     Array.from({ length: count }, (_, index) => index + 1).flatMap((atChange) =>

@@ -25,7 +25,7 @@ export function runQuickstart(input: CommandInput<QuickstartFlags>): Promise<num
     if (flags.prepare === true) return { result: { imageRefs }, text: '' };
 
     const file = `${cli.gallery.path}/sandbar.yaml`;
-    const { spec, manifests } = await loadSpec({ ...globals, file }, cli.host, emit);
+    const { spec, manifests, origin } = await loadSpec({ ...globals, file }, cli.host, emit);
     const confirm = globals.yes === true ? () => Promise.resolve(true) : undefined;
     const picture = { key: 'welcome.webp', read: () => cli.gallery.readBytes('welcome.webp') };
     const running = await deployExample(
@@ -33,7 +33,7 @@ export function runQuickstart(input: CommandInput<QuickstartFlags>): Promise<num
         clusterName: spec.name,
         app: { host: 'gallery.localhost', bucketName: 'pictures', picture, imageRefs, manifests },
         up: async (chosen) => {
-          await upWithContext(input, { spec, manifests: chosen, ports, emit, confirm });
+          await upWithContext(input, { spec, manifests: chosen, origin, ports, emit, confirm });
         },
         signal: cli.signal,
       },

@@ -1,4 +1,4 @@
-import type { UpRequest, UpResult } from '../../operations/up.ts';
+import type { UpResult } from '../../operations/up.ts';
 import { formatPlan, up } from '../../operations/up.ts';
 import { addKubeconfigEntry } from '../../operations/kubeconfig.ts';
 import { adminAccess } from '../../operations/access.ts';
@@ -9,7 +9,7 @@ import { COMPONENTS, contextName } from '../../model/names.ts';
 import type { ApiAccess } from '../../model/ports.ts';
 import type { ConfigFlags } from '../../config/flags.ts';
 import { formatMs } from '../view/plain.ts';
-import { loadSpec } from '../load-spec.ts';
+import { loadSpec, type LoadedSpec } from '../load-spec.ts';
 import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
 
 export type UpFlags = ConfigFlags & { readonly dryRun?: boolean; readonly imageRepository?: string };
@@ -27,11 +27,12 @@ export function runUp(input: CommandInput<UpFlags>): Promise<number> {
 /** `up`, and its context in the user's kubeconfig. */
 export async function upWithContext(
   { cli, globals, flags }: CommandInput<UpFlags>,
-  wish: Pick<CommandContext, 'ports' | 'emit' | 'confirm'> & Pick<UpRequest, 'spec' | 'manifests'>,
+  wish: Pick<CommandContext, 'ports' | 'emit' | 'confirm'> & LoadedSpec,
 ): Promise<UpResult> {
-  const { ports, emit, confirm, spec, manifests } = wish;
+  const { ports, emit, confirm, spec, manifests, origin } = wish;
+  const isDryRun = flags.dryRun === true;
   const result = await up(
-    { spec, manifests, isDryRun: flags.dryRun === true, confirm, timeoutMs: globals.timeout, signal: cli.signal },
+    { spec, manifests, origin, isDryRun, confirm, timeoutMs: globals.timeout, signal: cli.signal },
     {
       ports,
       emit,
@@ -39,7 +40,7 @@ export async function upWithContext(
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
         const wanted = { names: [...COMPONENTS, 'mount'] as const, repository, signal: cli.signal };
-        const refs = await (flags.dryRun === true ? foreseeImages : resolveImages)(ports, emit, wanted);
+        const refs = await (isDryRun ? foreseeImages : resolveImages)(ports, emit, wanted);
         return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
       },
     },

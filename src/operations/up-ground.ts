@@ -1,0 +1,72 @@
+/** What stands before `up` plans: images, identity, subnet and ports. What the cluster has, it keeps. */
+import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
+import type { DockerObservation } from '../engine/observe.ts';
+import type { Emit } from '../model/events.ts';
+import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
+import type { Ports, Runtime } from '../model/ports.ts';
+import { withoutProxyFor } from '../model/proxy.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+import { readIdentity, type Reader } from './access.ts';
+import { readLastUp, type LastUp } from './last-up.ts';
+import { settlePorts, settleSubnet } from './settle.ts';
+
+export type MintIdentity = (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+
+/** What the volume `pki` holds. */
+type Kept = { readonly identity: Promise<Identity | undefined>; readonly lastUp: Promise<LastUp | undefined> };
+
+export type Ground = {
+  readonly imageRefs: ImageRefs;
+  /** As the control plane's container had it then, if there was one. */
+  readonly kept: Kept;
+};
+
+/** Begins to read what the cluster keeps of itself: the engine's slowest answer is asked for before anything else. */
+export function readKept(runtime: Runtime, clusterName: string, reader?: Reader): Kept {
+  const identity = readIdentity(runtime, clusterName, reader);
+  // One after the other: the engine reads so anyway, and the identity is waited for first.
+  const lastUp = identity.then(() => readLastUp(runtime, clusterName, reader));
+  for (const reading of [identity, lastUp]) reading.catch(() => undefined);
+  return { identity, lastUp };
+}
+
+/** Settles what the spec leaves open. `lastUp` may take longer than all else, and is not waited for. */
+export async function settle(
+  { spec, isDryRun }: { readonly spec: ClusterSpec; readonly isDryRun: boolean },
+  { ports, emit, mintIdentity }: { readonly ports: Ports; readonly emit: Emit; readonly mintIdentity: MintIdentity },
+  docker: DockerObservation,
+  ground: Ground,
+): Promise<{ readonly context: ComponentContext; readonly lastUp: Kept['lastUp'] }> {
+  const { imageRefs } = ground;
+  // A dry run may come before its image; without any container, all are made anew whichever identity there is.
+  const readerRef = isDryRun ? docker.containers[0]?.imageRef : imageRefs['control-plane'];
+  const kept = findKept(spec.name, docker, ports.runtime, { ground, readerRef });
+  const [subnet, settled, existing] = await Promise.all([
+    settleSubnet(spec, docker, ports.host),
+    settlePorts(spec, docker, ports.host),
+    kept.identity,
+  ]);
+  for (const text of settled.notices) emit({ type: 'notice', text });
+  const wanted = identityRequest(spec, subnet);
+  const identity =
+    existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
+  // The subnet may have been chosen only now; nothing in it is reached through a proxy.
+  const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
+  return { context: { spec: reachable, identity, subnet, ports: settled.ports, imageRefs }, lastUp: kept.lastUp };
+}
+
+const NOTHING: Kept = { identity: Promise.resolve(undefined), lastUp: Promise.resolve(undefined) };
+
+/** Read through the control plane's container, or a throw-away one where that is gone. */
+function findKept(
+  clusterName: string,
+  docker: DockerObservation,
+  runtime: Runtime,
+  { ground, readerRef }: { readonly ground: Ground; readonly readerRef: string | undefined },
+): Kept {
+  const volume = docker.state.get('volume/pki');
+  if (volume === undefined) return NOTHING;
+  if (docker.state.has('container/control-plane')) return ground.kept;
+  if (readerRef === undefined) return NOTHING;
+  return readKept(runtime, clusterName, { volumeName: volume.ref, imageRef: readerRef });
+}
