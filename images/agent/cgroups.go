@@ -31,14 +31,26 @@ func prepareControlGroups() (controlGroups, error) {
 	if namespace, err := os.Readlink("/proc/self/ns/cgroup"); err != nil || namespace == hostCgroupNamespace {
 		return controlGroups{}, fmt.Errorf("the container needs a cgroup namespace of its own (--cgroupns private)")
 	}
-	var root unix.Statfs_t
-	if err := unix.Statfs(controlGroupRoot, &root); err != nil {
+	groups, isUnified, err := findControlGroups()
+	if err != nil {
 		return controlGroups{}, err
 	}
-	if root.Type == unix.CGROUP2_SUPER_MAGIC {
-		return controlGroups{pods: filepath.Join(controlGroupRoot, "kubepods")}, prepareUnifiedControlGroups()
+	if isUnified {
+		return groups, prepareUnifiedControlGroups()
 	}
-	return prepareSplitControlGroups()
+	return groups, prepareSplitControlGroups()
+}
+
+func findControlGroups() (groups controlGroups, isUnified bool, err error) {
+	var root unix.Statfs_t
+	if err := unix.Statfs(controlGroupRoot, &root); err != nil {
+		return controlGroups{}, false, err
+	}
+	if root.Type == unix.CGROUP2_SUPER_MAGIC {
+		return controlGroups{pods: filepath.Join(controlGroupRoot, "kubepods")}, true, nil
+	}
+	// Every process of a pod is in every hierarchy; the kubelet needs this one.
+	return controlGroups{pods: filepath.Join(controlGroupRoot, "memory", "kubepods")}, false, nil
 }
 
 // On version 2 a group that hands controllers to its children may hold no process itself, so everything that runs
@@ -89,19 +101,18 @@ func moveProcesses(from, to string) error {
 	return nil
 }
 
-func prepareSplitControlGroups() (controlGroups, error) {
+func prepareSplitControlGroups() error {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
-		return controlGroups{}, err
+		return err
 	}
 	targets := controlGroupMounts(string(mounts))
 	for _, target := range targets {
 		if err := remountWritable(target); err != nil {
-			return controlGroups{}, err
+			return err
 		}
 	}
-	// Every process of a pod is in every hierarchy; the kubelet needs this one.
-	return controlGroups{pods: filepath.Join(controlGroupRoot, "memory", "kubepods")}, nil
+	return nil
 }
 
 // controlGroupMounts returns where the hierarchies of version 1 are mounted, and the directory around them.
@@ -139,17 +150,40 @@ func (g controlGroups) stopPods(grace time.Duration) {
 	}
 }
 
-func (g controlGroups) podProcesses() []int {
-	var pids []int
-	// Groups vanish while they are walked; what cannot be read holds no process any more.
-	filepath.WalkDir(g.pods, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			found, _ := processesIn(path)
-			pids = append(pids, found...)
+func (g controlGroups) podProcesses() []int { return processesBelow(g.pods) }
+
+// podGroups returns the control group of each pod by the pod's UID.
+func (g controlGroups) podGroups() map[string]string {
+	groups := map[string]string{}
+	walkGroups(g.pods, func(path string) error {
+		if uid, isPod := strings.CutPrefix(filepath.Base(path), "pod"); isPod {
+			groups[uid] = path
+			return filepath.SkipDir
 		}
 		return nil
 	})
+	return groups
+}
+
+func processesBelow(group string) []int {
+	var pids []int
+	walkGroups(group, func(path string) error {
+		found, _ := processesIn(path)
+		pids = append(pids, found...)
+		return nil
+	})
 	return pids
+}
+
+// walkGroups visits a group and those below it. Groups vanish while they are walked; what cannot be read holds no
+// process any more.
+func walkGroups(group string, visit func(path string) error) {
+	filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return nil
+		}
+		return visit(path)
+	})
 }
 
 func processesIn(group string) ([]int, error) {

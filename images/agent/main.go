@@ -30,7 +30,9 @@ func dispatch(arguments []string) error {
 		return resolve(config, arguments[1:])
 	case arguments[0] == "mounts":
 		return runMountCommand(arguments[1:])
+	case arguments[0] == "reset":
+		return resetNode(arguments[1:])
 	default:
-		return fmt.Errorf("unknown command %q (known: resolve, mounts)", arguments[0])
+		return fmt.Errorf("unknown command %q (known: resolve, mounts, reset)", arguments[0])
 	}
 }

@@ -1,5 +1,5 @@
 import { IDENTITY_PATH } from '../model/identity.ts';
-import { containerName, networkName, volumeName } from '../model/names.ts';
+import { containerName, networkName, nodeName, volumeName } from '../model/names.ts';
 import type { ContainerFile, ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
 import { addressesIn, clusterRoutes, type ComponentContext } from './context.ts';
 import { jsonFile, textFile } from './files.ts';
@@ -71,6 +71,7 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
   };
   return [
     jsonFile('/etc/sandbar/config.json', {
+      nodeName: nodeName(spec.name),
       address: addressesIn(context.subnet).controlPlane,
       advertisePort: 6443,
       serviceSubnet: network.serviceSubnet,

@@ -13,6 +13,8 @@ const (
 	PauseImage = "registry.k8s.io/pause:3.10.2"
 	// VolumesDirectory holds the directories behind provisioned PersistentVolumes.
 	VolumesDirectory = "/var/lib/sandbar/volumes"
+	// RemovedDirectory holds directories of volumes that are being deleted.
+	RemovedDirectory = "/var/lib/sandbar/removed"
 	// MountsDirectory holds the host folders that are attached while the agent runs.
 	MountsDirectory = "/var/lib/sandbar/mounts"
 	// KeptDirectory holds what containers write over the image's content where it is excluded from a mount.

@@ -26,7 +26,7 @@ type apiServer struct {
 	run func(context.Context) error
 }
 
-func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, error) {
+func newAPIServer(ctx context.Context, options *componentOptions, datastore *datastore) (*apiServer, error) {
 	objects, err := readObjects(objectsPath)
 	if err != nil {
 		return nil, err
@@ -50,6 +50,10 @@ func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, e
 	generic.AddPostStartHookOrDie(bootstrapHookName, func(hook genericapiserver.PostStartHookContext) error {
 		return bootstrap(hook, hook.LoopbackClientConfig, objects)
 	})
+	generic.AddPostStartHookOrDie(goldenHookName, func(hook genericapiserver.PostStartHookContext) error {
+		return datastore.keepGolden(hook)
+	})
+	config.Aggregator.GenericConfig.LongRunningFunc = withMaintenance(config.Aggregator.GenericConfig.LongRunningFunc)
 	completedConfig, err := config.Complete()
 	if err != nil {
 		return nil, err
@@ -63,6 +67,8 @@ func newAPIServer(ctx context.Context, options *componentOptions) (*apiServer, e
 	} else {
 		return nil, errors.New("the aggregator delegates to something else")
 	}
+	maintenance := maintenance{datastore, server.GenericAPIServer.LoopbackClientConfig}
+	server.GenericAPIServer.Handler.NonGoRestfulMux.HandlePrefix(maintenancePath, maintenance.handler())
 	prepared, err := server.PrepareRun()
 	if err != nil {
 		return nil, err

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,15 +61,81 @@ func bootstrap(ctx context.Context, config *rest.Config, objects []unstructured.
 	others = append(others, namespaceContents(client, string(caCertificate))...)
 
 	policy, ctxPolicy := errgroup.WithContext(ctx)
-	policy.Go(func() error { return bootstrapClusterPolicy(ctxPolicy, client.RbacV1()) })
+	policy.Go(func() error { return bootstrapClusterPolicy(ctxPolicy, client.RbacV1(), &written{}) })
 	if err := ensureAll(ctx, namespaces); err != nil {
 		return err
 	}
-	policy.Go(func() error { return bootstrapNamespacePolicy(ctxPolicy, client) })
+	policy.Go(func() error { return bootstrapNamespacePolicy(ctxPolicy, client, &written{}) })
 	if err := ensureAll(ctx, others); err != nil {
 		return err
 	}
 	return policy.Wait()
+}
+
+// repairObjects makes again what was deleted of the objects that every cluster has, and returns their names.
+func repairObjects(ctx context.Context, config *rest.Config) ([]string, error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	caCertificate, err := os.ReadFile(pkiDirectory + "ca.crt")
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := missing(ctx, namespaceObjects(client))
+	if err != nil {
+		return nil, err
+	}
+	others, err := missing(ctx, append(priorityClassObjects(client), namespaceContents(client, string(caCertificate))...))
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(ensureAll(ctx, namespaces), ensureAll(ctx, others)); err != nil {
+		return nil, err
+	}
+	written := &written{}
+	for _, object := range append(namespaces, others...) {
+		written.add(object.name)
+	}
+	err = errors.Join(bootstrapClusterPolicy(ctx, client.RbacV1(), written), bootstrapNamespacePolicy(ctx, client, written))
+	return written.names, err
+}
+
+// written collects names of objects that were made or changed.
+type written struct {
+	lock  sync.Mutex
+	names []string
+}
+
+func (w *written) add(name string) {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	w.names = append(w.names, name)
+}
+
+// missing returns those of the objects that are not there.
+func missing(ctx context.Context, objects []desiredObject) ([]desiredObject, error) {
+	isMissing := make([]bool, len(objects))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(bootstrapConcurrency)
+	for i, object := range objects {
+		group.Go(func() error {
+			err := object.get(ctx)
+			isMissing[i] = apierrors.IsNotFound(err)
+			if isMissing[i] {
+				return nil
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	var found []desiredObject
+	for i, object := range objects {
+		if isMissing[i] {
+			found = append(found, object)
+		}
+	}
+	return found, err
 }
 
 func ensureAll(ctx context.Context, objects []desiredObject) error {

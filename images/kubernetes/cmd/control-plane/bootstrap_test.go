@@ -64,7 +64,7 @@ func TestBootstrapPolicyWritesOnlyWhatIsMissing(t *testing.T) {
 	}
 	bootstrapBoth := func() (writes int) {
 		client.ClearActions()
-		if err := errors.Join(bootstrapClusterPolicy(t.Context(), client.RbacV1()), bootstrapNamespacePolicy(t.Context(), client)); err != nil {
+		if err := errors.Join(bootstrapClusterPolicy(t.Context(), client.RbacV1(), &written{}), bootstrapNamespacePolicy(t.Context(), client, &written{})); err != nil {
 			t.Fatal(err)
 		}
 		for _, action := range client.Actions() {

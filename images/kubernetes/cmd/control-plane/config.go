@@ -4,6 +4,7 @@ import "sandbar.dev/lib/container"
 
 // Config is what the command line decided about this control plane.
 type Config struct {
+	NodeName                   string            `json:"nodeName"`
 	Address                    string            `json:"address"`
 	AdvertisePort              int               `json:"advertisePort"`
 	ServiceSubnet              string            `json:"serviceSubnet"`

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"expvar"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 	_ "unsafe" // for go:linkname
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -19,7 +24,8 @@ import (
 )
 
 const (
-	datastoreDirectory = "/var/lib/etcd/data"
+	datastoreDirectory = "/var/lib/etcd"
+	memberName         = "sandbar"
 
 	// Ticks drive elections and heartbeats between members; a lone one needs few.
 	tickMs             = 500
@@ -28,17 +34,23 @@ const (
 	mebibyte = 1 << 20
 )
 
-// datastore is etcd, started in the background.
+// datastore is etcd, started in the background, and what lies beside it on its volume.
 type datastore struct {
-	started chan struct{}
-	// etcd and err are set when started is closed.
-	etcd *embed.Etcd
-	err  error
+	directory string
+	nodeName  string
+	gate      gate
+	closing   sync.Once
+	started   chan struct{}
+	// What follows is set when started is closed.
+	etcd         *embed.Etcd
+	client       *clientv3.Client
+	isFirstStart bool
+	err          error
 }
 
 // startDatastore begins to start etcd and returns at once. Whoever asks for an etcd client waits until it is ready.
-func startDatastore(ctx context.Context, directory string) *datastore {
-	store := &datastore{started: make(chan struct{})}
+func startDatastore(ctx context.Context, directory, nodeName string) *datastore {
+	store := &datastore{directory: directory, nodeName: nodeName, started: make(chan struct{})}
 	newEtcdClient = func(storagebackend.TransportConfig) (*kubernetes.Client, error) {
 		<-store.started
 		if store.err != nil {
@@ -48,17 +60,65 @@ func startDatastore(ctx context.Context, directory string) *datastore {
 	}
 	go func() {
 		defer close(store.started)
-		if store.etcd, store.err = startEtcd(directory); store.err == nil {
+		if store.err = store.open(); store.err == nil {
 			feature.DefaultFeatureSupportChecker.CheckClient(ctx, versionClient{store.newClient()}, storage.RequestWatchProgress)
+			go store.keepFirstNode(ctx, nodeName)
 		}
 	}()
 	return store
 }
 
+func (d *datastore) open() error {
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	etcd, err := startEtcd(d.path(dataDirectory))
+	if err != nil {
+		return err
+	}
+	d.etcd, d.client = etcd, v3client.New(etcd.Server)
+	return os.Remove(d.path(unprovenFile))
+}
+
+// path is that of a file beside etcd's own.
+func (d *datastore) path(name string) string { return filepath.Join(d.directory, name) }
+
+// contains tells whether a path is that of such a file.
+func (d *datastore) contains(path string) bool {
+	return filepath.Dir(path) == d.directory && filepath.Ext(path) == ".db"
+}
+
+// newClient is for the API server: its writes pass the gate.
 func (d *datastore) newClient() *kubernetes.Client {
 	client := &kubernetes.Client{Client: v3client.New(d.etcd.Server)}
-	client.Kubernetes = client
+	client.Kubernetes = gatedStore{kubernetes.Client{Client: client.Client}, &d.gate}
 	return client
+}
+
+// saved returns what a reset goes back to: the golden copy, or a snapshot of the user's.
+func (d *datastore) saved(from string) (keyValues, error) {
+	golden, err := readCopy(d.path(goldenFile))
+	if from == "golden" {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.New("the cluster has no golden copy: it was made by an older Sandbar")
+		}
+		return golden, err
+	}
+	saved, err := readCopy(d.path(restoreFile))
+	if err != nil {
+		return nil, err
+	}
+	return adapt(saved, golden, d.node()), nil
+}
+
+// repairNode puts the Node back where it was deleted: a kubelet makes one only when it starts.
+func (d *datastore) repairNode(ctx context.Context) (isMade bool, err error) {
+	node := d.node()
+	if node.first == nil {
+		return false, nil
+	}
+	response, err := d.newClient().Kubernetes.OptimisticPut(ctx, node.key(), node.first, 0, kubernetes.PutOptions{})
+	return response.Succeeded, err
 }
 
 // versionClient names an endpoint, which a client without connections lacks. The API server asks each endpoint for
@@ -68,6 +128,12 @@ type versionClient struct{ *kubernetes.Client }
 
 // Endpoints names the one etcd.
 func (versionClient) Endpoints() []string { return []string{placeholderEtcd} }
+
+// failure returns why etcd could not be started, once that is known.
+func (d *datastore) failure() error {
+	<-d.started
+	return d.err
+}
 
 // wait returns when etcd has ended.
 func (d *datastore) wait() error {
@@ -79,11 +145,11 @@ func (d *datastore) wait() error {
 	return errors.New("stopped")
 }
 
-// close stops etcd in an orderly way.
+// close stops etcd in an orderly way, once.
 func (d *datastore) close() {
 	<-d.started
 	if d.err == nil {
-		d.etcd.Close()
+		d.closing.Do(d.etcd.Close)
 	}
 }
 
@@ -135,7 +201,7 @@ var newEtcdClient func(storagebackend.TransportConfig) (*kubernetes.Client, erro
 
 func datastoreConfig(directory string) *embed.Config {
 	config := embed.NewConfig()
-	config.Name = "sandbar"
+	config.Name = memberName
 	config.Dir = directory
 	// The API server calls etcd's functions, and there are no other members: it listens nowhere.
 	config.ListenClientUrls = nil

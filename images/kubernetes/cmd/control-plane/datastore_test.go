@@ -14,7 +14,7 @@ import (
 
 func TestDatastoreIsReadyAtOnceAndKeepsWhatItAcknowledged(t *testing.T) {
 	directory := t.TempDir()
-	store := startDatastore(t.Context(), directory)
+	store := startDatastore(t.Context(), directory, "")
 	begin := time.Now()
 	client, err := newEtcdClient(storagebackend.TransportConfig{})
 	if err != nil {
@@ -29,7 +29,7 @@ func TestDatastoreIsReadyAtOnceAndKeepsWhatItAcknowledged(t *testing.T) {
 	}
 	store.close()
 
-	store = startDatastore(t.Context(), directory)
+	store = startDatastore(t.Context(), directory, "")
 	defer store.close()
 	client, err = newEtcdClient(storagebackend.TransportConfig{})
 	if err != nil {
@@ -42,7 +42,7 @@ func TestDatastoreIsReadyAtOnceAndKeepsWhatItAcknowledged(t *testing.T) {
 }
 
 func TestDatastoreIsKnownToReportProgressToWatches(t *testing.T) {
-	store := startDatastore(t.Context(), t.TempDir())
+	store := startDatastore(t.Context(), t.TempDir(), "")
 	defer store.close()
 	for deadline := time.Now().Add(5 * time.Second); !feature.DefaultFeatureSupportChecker.Supports(storage.RequestWatchProgress); {
 		if time.Now().After(deadline) {
@@ -54,7 +54,7 @@ func TestDatastoreIsKnownToReportProgressToWatches(t *testing.T) {
 
 func TestDatastoreComesBackAfterACrashWithALongLog(t *testing.T) {
 	directory := t.TempDir()
-	store := startDatastore(t.Context(), directory)
+	store := startDatastore(t.Context(), directory, "")
 	defer store.close()
 	client, err := newEtcdClient(storagebackend.TransportConfig{})
 	if err != nil {
@@ -68,7 +68,7 @@ func TestDatastoreComesBackAfterACrashWithALongLog(t *testing.T) {
 	for range 60 {
 		// What a crash leaves: nothing was written in an orderly way at the end.
 		crashed := t.TempDir()
-		if err := os.CopyFS(crashed, os.DirFS(directory)); err != nil {
+		if err := os.CopyFS(crashed, os.DirFS(store.path(dataDirectory))); err != nil {
 			t.Fatal(err)
 		}
 		etcd, err := startEtcd(crashed)

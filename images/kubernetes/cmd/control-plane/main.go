@@ -25,6 +25,9 @@ const shutdownTimeout = 500 * time.Millisecond
 
 const maxProcessors = 4
 
+// exitDamaged tells the command line that the datastore's files cannot be used.
+const exitDamaged = 65
+
 var processStart = time.Now()
 
 func main() {
@@ -33,6 +36,9 @@ func main() {
 	if err := run(ctx); err != nil {
 		klog.Flush()
 		fmt.Fprintf(os.Stderr, "control-plane: %v\n", err)
+		if errors.As(err, new(damagedError)) {
+			os.Exit(exitDamaged)
+		}
 		os.Exit(1)
 	}
 	klog.Flush()
@@ -54,7 +60,7 @@ func run(ctx context.Context) error {
 	if err := container.KeepCapabilities(); err != nil {
 		return err
 	}
-	datastore := startDatastore(ctx, datastoreDirectory)
+	datastore := startDatastore(ctx, datastoreDirectory, config.NodeName)
 	defer datastore.close()
 	options, err := parseOptions(config)
 	if err != nil {
@@ -78,9 +84,10 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 	}
 
 	go func() { cancel(fmt.Errorf("etcd ended: %w", datastore.wait())) }()
-	server, err := newAPIServer(ctx, options)
+	server, err := newAPIServer(ctx, options, datastore)
 	if err != nil {
-		return fmt.Errorf("%s: %w", apiServerName, err)
+		// Without a datastore nothing else can be right; its own words say more.
+		return errors.Join(datastore.failure(), fmt.Errorf("%s: %w", apiServerName, err))
 	}
 	start(apiServerName, server.run)
 	if server.waitReady(ctx) == nil {

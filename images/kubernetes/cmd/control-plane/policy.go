@@ -16,7 +16,7 @@ import (
 
 // bootstrapClusterPolicy brings the built-in cluster roles and bindings up to date, with upstream's own rules for
 // what counts as up to date. What exists is read with one list per kind instead of one request per object.
-func bootstrapClusterPolicy(ctx context.Context, client rbacclient.RbacV1Interface) error {
+func bootstrapClusterPolicy(ctx context.Context, client rbacclient.RbacV1Interface, written *written) error {
 	roles, err := client.ClusterRoles().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -37,16 +37,16 @@ func bootstrapClusterPolicy(ctx context.Context, client rbacclient.RbacV1Interfa
 	group := &errgroup.Group{}
 	group.SetLimit(bootstrapConcurrency)
 	for _, role := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
-		reconcileRole(group, knownRoles, reconciliation.ClusterRoleRuleOwner{ClusterRole: &role})
+		reconcileRole(group, knownRoles, written, reconciliation.ClusterRoleRuleOwner{ClusterRole: &role})
 	}
 	for _, binding := range append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...) {
-		reconcileBinding(group, knownBindings, reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &binding})
+		reconcileBinding(group, knownBindings, written, reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &binding})
 	}
 	return group.Wait()
 }
 
 // bootstrapNamespacePolicy does the same for the roles inside the system namespaces, which must exist.
-func bootstrapNamespacePolicy(ctx context.Context, client kubernetes.Interface) error {
+func bootstrapNamespacePolicy(ctx context.Context, client kubernetes.Interface, written *written) error {
 	roles, err := client.RbacV1().Roles(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -69,27 +69,33 @@ func bootstrapNamespacePolicy(ctx context.Context, client kubernetes.Interface) 
 	group.SetLimit(bootstrapConcurrency)
 	for _, inNamespace := range bootstrappolicy.NamespaceRoles() {
 		for _, role := range inNamespace {
-			reconcileRole(group, knownRoles, reconciliation.RoleRuleOwner{Role: &role})
+			reconcileRole(group, knownRoles, written, reconciliation.RoleRuleOwner{Role: &role})
 		}
 	}
 	for _, inNamespace := range bootstrappolicy.NamespaceRoleBindings() {
 		for _, binding := range inNamespace {
-			reconcileBinding(group, knownBindings, reconciliation.RoleBindingAdapter{RoleBinding: &binding})
+			reconcileBinding(group, knownBindings, written, reconciliation.RoleBindingAdapter{RoleBinding: &binding})
 		}
 	}
 	return group.Wait()
 }
 
-func reconcileRole(group *errgroup.Group, client knownRoles, role reconciliation.RuleOwner) {
+func reconcileRole(group *errgroup.Group, client knownRoles, written *written, role reconciliation.RuleOwner) {
 	group.Go(func() error {
-		_, err := (&reconciliation.ReconcileRoleOptions{Role: role, Client: client, Confirm: true}).Run()
+		result, err := (&reconciliation.ReconcileRoleOptions{Role: role, Client: client, Confirm: true}).Run()
+		if err == nil && result.Operation != reconciliation.ReconcileNone {
+			written.add("role " + role.GetName())
+		}
 		return err
 	})
 }
 
-func reconcileBinding(group *errgroup.Group, client knownBindings, binding reconciliation.RoleBinding) {
+func reconcileBinding(group *errgroup.Group, client knownBindings, written *written, binding reconciliation.RoleBinding) {
 	group.Go(func() error {
-		_, err := (&reconciliation.ReconcileRoleBindingOptions{RoleBinding: binding, Client: client, Confirm: true}).Run()
+		result, err := (&reconciliation.ReconcileRoleBindingOptions{RoleBinding: binding, Client: client, Confirm: true}).Run()
+		if err == nil && result.Operation != reconciliation.ReconcileNone {
+			written.add("role binding " + binding.GetName())
+		}
 		return err
 	})
 }

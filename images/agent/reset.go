@@ -1,0 +1,236 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"sandbar.dev/lib/agent"
+)
+
+const (
+	bundlesDirectory = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
+	keepAllVolumes   = "all"
+	// Between two looks at which processes of pods there are.
+	sweepInterval = 20 * time.Millisecond
+	// By then a kubelet has let go of a hundred pods. What takes longer, such as a file system that does not answer, it
+	// goes on with by itself.
+	releaseTimeout = 30 * time.Second
+)
+
+// resetNode ends all pods at once, however they would react to a signal, and empties what claims hold. It begins while
+// nothing can be written to the API, and stops what runs: killed now, it would be started again. The end of stdin says
+// that the API knows of none of these pods any more; then they are killed.
+func resetNode(arguments []string) error {
+	flags := flag.NewFlagSet("reset", flag.ContinueOnError)
+	namespaces := flags.String("keep-namespaces", "", "namespaces whose pods go on, separated by commas")
+	volumes := flags.String("keep-volumes", "", `PersistentVolumes whose content stays, separated by commas, or "all"`)
+	rest := flags.String("rest", "", "UIDs of pods that are killed already: until the kubelet has let go of them")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	groups, _, err := findControlGroups()
+	if err != nil {
+		return err
+	}
+	pods := podSweep{groups, map[string]bool{}}
+	if *rest != "" {
+		pods.add(splitList(*rest))
+		pods.killUntil(pods.areReleased)
+		return nil
+	}
+	removed, err := volumesBut(*volumes)
+	if err != nil {
+		return err
+	}
+	answer := json.NewEncoder(os.Stdout)
+	pods.stopUntilEnd(os.Stdin, splitList(*namespaces), func() { _ = answer.Encode(map[string]string{"phase": "stopped"}) })
+	if !pods.killUntil(pods.areDead) {
+		return fmt.Errorf("processes of pods cannot be killed")
+	}
+	if err := removeVolumes(removed); err != nil {
+		return err
+	}
+	if len(pods.found) > 0 {
+		if err := runInBackground(os.Args[0], "reset", "--rest", strings.Join(slices.Collect(maps.Keys(pods.found)), ",")); err != nil {
+			return err
+		}
+	}
+	return answer.Encode(map[string]any{"phase": "done", "pods": len(pods.found), "volumes": len(removed)})
+}
+
+// podSweep ends what runs of pods, round after round.
+type podSweep struct {
+	groups controlGroups
+	// UIDs of the pods that are to end; those made after the reset are not among them.
+	found map[string]bool
+}
+
+func (s podSweep) add(uids []string) {
+	for _, uid := range uids {
+		s.found[uid] = true
+	}
+}
+
+// stopUntilEnd stops the processes of all pods but those of some namespaces until input ends.
+func (s podSweep) stopUntilEnd(input io.Reader, keptNamespaces []string, onStopped func()) {
+	hasEnded := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, input)
+		close(hasEnded)
+	}()
+	for sayStopped := sync.OnceFunc(onStopped); ; sayStopped() {
+		for owner := range owners() {
+			if !slices.Contains(keptNamespaces, owner.namespace) {
+				s.found[owner.uid] = true
+			}
+		}
+		for _, pid := range s.processes() {
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+		select {
+		case <-hasEnded:
+			return
+		case <-time.After(sweepInterval):
+		}
+	}
+}
+
+// killUntil kills the processes of the pods that were found until isDone; false when that took too long.
+func (s podSweep) killUntil(isDone func() bool) bool {
+	for deadline := time.Now().Add(releaseTimeout); time.Now().Before(deadline); time.Sleep(sweepInterval) {
+		for _, pid := range s.processes() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if isDone() {
+			return true
+		}
+	}
+	return false
+}
+
+func (s podSweep) processes() []int {
+	var pids []int
+	for uid, group := range s.groups.podGroups() {
+		if s.found[uid] {
+			pids = append(pids, processesBelow(group)...)
+		}
+	}
+	return pids
+}
+
+func (s podSweep) areDead() bool { return len(s.processes()) == 0 }
+
+// areReleased tells whether the kubelet has let go of all of them: no container and no sandbox is left. Before that it
+// may have been about to start a container, which would live until its grace period is over.
+func (s podSweep) areReleased() bool {
+	for owner := range owners() {
+		if s.found[owner.uid] {
+			return false
+		}
+	}
+	return s.areDead()
+}
+
+type bundleOwner struct{ namespace, uid string }
+
+// owners yields whose the containers and sandboxes are that there are now.
+func owners() iter.Seq[bundleOwner] {
+	return func(yield func(bundleOwner) bool) {
+		for _, bundle := range listNames(bundlesDirectory) {
+			if owner, isKnown := ownerOf(bundle); isKnown && !yield(owner) {
+				return
+			}
+		}
+	}
+}
+
+// ownerOf reads it from what containerd told the runtime.
+func ownerOf(bundle string) (owner bundleOwner, isKnown bool) {
+	content, err := os.ReadFile(filepath.Join(bundlesDirectory, bundle, "config.json"))
+	if err != nil {
+		// It is being made, or gone.
+		return bundleOwner{}, false
+	}
+	var spec struct{ Annotations map[string]string }
+	if json.Unmarshal(content, &spec) != nil {
+		return bundleOwner{}, false
+	}
+	owner = bundleOwner{
+		namespace: spec.Annotations["io.kubernetes.cri.sandbox-namespace"],
+		uid:       spec.Annotations["io.kubernetes.cri.sandbox-uid"],
+	}
+	return owner, owner.uid != ""
+}
+
+// volumesBut returns the directories of volumes that are there now, but for those kept. One that is made later belongs
+// to a claim that was made after the reset.
+func volumesBut(kept string) ([]string, error) {
+	if kept == keepAllVolumes {
+		return nil, nil
+	}
+	keptNames := splitList(kept)
+	return slices.DeleteFunc(listNames(agent.VolumesDirectory), func(name string) bool {
+		return slices.Contains(keptNames, name)
+	}), nil
+}
+
+// removeVolumes takes the directories away at once; their content is deleted in the background, which may take long.
+func removeVolumes(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(agent.RemovedDirectory, 0o700); err != nil {
+		return err
+	}
+	target, err := os.MkdirTemp(agent.RemovedDirectory, "")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := os.Rename(filepath.Join(agent.VolumesDirectory, name), filepath.Join(target, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return runInBackground("rm", "-rf", "--one-file-system", target)
+}
+
+// runInBackground starts a program that goes on after this one; process 1 waits for it.
+func runInBackground(name string, arguments ...string) error {
+	command := exec.Command(name, arguments...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	return command.Process.Release()
+}
+
+func splitList(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+func listNames(directory string) []string {
+	entries, _ := os.ReadDir(directory)
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+	}
+	return names
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.uber.org/zap"
+)
+
+// Files beside etcd's own directory, on the same volume.
+const (
+	dataDirectory = "data"
+	// What resets go back to, in the format of etcd's snapshots.
+	goldenFile = "golden.db"
+	// The Node as it first was Ready.
+	nodeFile = "node.pb"
+	// There from before the first start until the golden copy is written.
+	firstStartFile = "first-start"
+	// There from before etcd opens its files until it has.
+	unprovenFile = "unproven"
+	// Put there by the command line: the next start is to begin from the golden copy.
+	startOverFile = "start-over"
+	// A snapshot of the user's that is to be restored, put there by the command line.
+	restoreFile = "restore.db"
+
+	// Added to what was the last revision: more than what can have been written since it was read from the disk.
+	revisionGap = 1_000_000
+)
+
+// damagedError says that the datastore's files cannot be used.
+type damagedError struct{ cause error }
+
+// Error names the ways out.
+func (e damagedError) Error() string {
+	return fmt.Sprintf("the datastore is damaged: %v", e.cause)
+}
+
+// prepare brings the files into the state in which etcd is to open them.
+func (d *datastore) prepare() error {
+	if isThere(d.path(startOverFile)) {
+		if err := d.startOver(); err != nil {
+			return fmt.Errorf("start over: %w", err)
+		}
+	}
+	if !isThere(d.path(dataDirectory)) {
+		if err := os.WriteFile(d.path(firstStartFile), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	d.isFirstStart = isThere(d.path(firstStartFile))
+	// The last start did not get as far as this one now has to.
+	if isThere(d.path(unprovenFile)) {
+		if err := check(d.path(dataDirectory)); err != nil {
+			return damagedError{err}
+		}
+	}
+	return os.WriteFile(d.path(unprovenFile), nil, 0o600)
+}
+
+// startOver puts the golden copy in the datastore's place. Killed anywhere, the next start does it again.
+func (d *datastore) startOver() error {
+	data, made, old := d.path(dataDirectory), d.path(dataDirectory+".new"), d.path(dataDirectory+".old")
+	if err := os.RemoveAll(made); err != nil {
+		return err
+	}
+	golden := d.path(goldenFile)
+	if withDatabase(golden, readThrough) != nil {
+		// Damaged too, or never made, as by an older version: everything is made anew, as on a first start.
+		golden = filepath.Join(made, "empty", "member", "snap", "db")
+		if err := makeEmpty(filepath.Join(made, "empty")); err != nil {
+			return err
+		}
+		if err := os.WriteFile(d.path(firstStartFile), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	// Clients remember revisions, which therefore must not go back. Where the old ones cannot be read any more, the
+	// clock is ahead of all that a cluster can have written since it was made.
+	last := max(lastRevision(filepath.Join(data, "member", "snap", "db"))+revisionGap, time.Now().UnixMilli())
+	restored := filepath.Join(made, dataDirectory)
+	if err := restoreCopy(golden, restored, last); err != nil {
+		return err
+	}
+	if isThere(data) {
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+		if err := os.Rename(data, old); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(restored, data); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path(startOverFile)); err != nil {
+		return err
+	}
+	if isThere(old) && check(old) != nil {
+		if err := os.Rename(old, d.path(fmt.Sprintf("damaged-%d", time.Now().Unix()))); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.RemoveAll(old), os.RemoveAll(made))
+}
+
+func makeEmpty(directory string) error {
+	etcd, err := startEtcd(directory)
+	if err != nil {
+		return err
+	}
+	etcd.Server.Backend().ForceCommit()
+	etcd.Close()
+	return nil
+}
+
+// check reads all of etcd's files.
+func check(directory string) error {
+	if err := withDatabase(filepath.Join(directory, "member", "snap", "db"), readThrough); err != nil {
+		return fmt.Errorf("member/snap/db: %w", err)
+	}
+	// A log begins with such an entry. An end that is torn off is no damage: nothing in it was acknowledged.
+	entries, err := wal.ValidSnapshotEntries(zap.NewNop(), filepath.Join(directory, "member", "wal"))
+	if err == nil && len(entries) == 0 {
+		err = errors.New("has no beginning")
+	}
+	if err != nil {
+		return fmt.Errorf("member/wal: %w", err)
+	}
+	return nil
+}
