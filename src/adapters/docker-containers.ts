@@ -52,6 +52,7 @@ export function formatContainer({
     name: container.name,
     Hostname: container.hostname,
     Image: container.imageRef,
+    ...(container.command === undefined ? {} : { Entrypoint: [...container.command], Cmd: [] }),
     Labels: { ...labels },
     StopTimeout: container.stopTimeoutS,
     ExposedPorts: Object.fromEntries(container.ports.map((port) => [`${String(port.containerPort)}/tcp`, {}])),

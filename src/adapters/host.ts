@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { SandbarError } from '../model/errors.ts';
 import type { DirectoryEntry, Host, InotifyLimits } from '../model/ports.ts';
+import { openStream, writeStream } from './host-streams.ts';
 import { findPortOwner, isPortFree, listRoutes } from './host-network.ts';
 import { acquireProcessLock } from './process-lock.ts';
 
@@ -48,6 +49,8 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     listDirectory,
     createFile: (file, content, mode) => explained(file, () => createFile(file, content, mode)),
     writeFileAtomically: (file, content, mode) => explained(file, () => writeFileAtomically(file, content, mode)),
+    writeStream: (file, source) => explained(file, () => writeStream(file, source)),
+    openStream: (file) => explained(file, () => absentAsUndefined(openStream(file))),
     removeFile: (file) => explained(file, () => fs.rm(file, { force: true })),
     waitForRemoval,
     isPortFree,

@@ -220,6 +220,10 @@ export type Host = {
   writeFileAtomically(path: string, content: string | Buffer, mode: number): Promise<void>;
   /** Creates a file that must not be there yet; false when it is. */
   createFile(path: string, content: string, mode: number): Promise<boolean>;
+  /** Writes all that comes to a file beside it, which takes the place of `path` at the end; a failure leaves nothing. */
+  writeStream(path: string, source: Readable): Promise<void>;
+  /** Content of a file of any size, or undefined when it is not there. */
+  openStream(path: string): Promise<Readable | undefined>;
   removeFile(path: string): Promise<void>;
   hasFile(path: string): Promise<boolean>;
   /** Time since a file was last written, or undefined when it is not there. */

@@ -60,6 +60,8 @@ export type ContainerSpec = {
   /** Extra lines of /etc/hosts; `host-gateway` stands for the host as the engine knows it. */
   readonly extraHosts: readonly { readonly host: string; readonly address: string }[];
   readonly stopTimeoutS: number;
+  /** In place of what the image runs. */
+  readonly command?: readonly string[];
 };
 
 /** How it is known that a container does its work. Each is asked again until it holds or its time is over. */

@@ -1,4 +1,6 @@
 import { join } from 'node:path/posix';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { SandbarError } from '../../src/model/errors.ts';
 import type { DirectoryEntry, Host, InotifyLimits } from '../../src/model/ports.ts';
 
@@ -47,6 +49,17 @@ export class FakeHost implements Host {
     if (this.files.has(path)) return Promise.resolve(false);
     this.files.set(path, { content, mode, ageMs: 0 });
     return Promise.resolve(true);
+  }
+
+  async writeStream(path: string, source: Readable): Promise<void> {
+    const content = await buffer(source);
+    this.files.set(path, { content: content.toString('base64'), mode: 0o600, ageMs: 0 });
+  }
+
+  /** Of a file that was written as a stream. */
+  openStream(path: string): Promise<Readable | undefined> {
+    const file = this.files.get(path);
+    return Promise.resolve(file && Readable.from([Buffer.from(file.content, 'base64')], { objectMode: false }));
   }
 
   removeFile(path: string): Promise<void> {

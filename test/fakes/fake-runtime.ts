@@ -166,7 +166,7 @@ export class FakeRuntime implements Runtime {
       exitCode: 0,
     };
     this.containers.set(spec.name, container);
-    for (const file of files) this.#filesAt(container, file.path).set(file.path, file);
+    for (const file of files) this.#put(container, file);
     this.calls.push(`create container ${spec.name}`);
     await Promise.resolve();
     return container.id;
@@ -236,16 +236,17 @@ export class FakeRuntime implements Runtime {
 
   readFile(ref: string, path: string): Promise<string | undefined> {
     const container = this.#findContainer(ref);
-    return Promise.resolve(container && this.#filesAt(container, path).get(path)?.content);
+    if (container === undefined) return Promise.resolve(undefined);
+    const { files, key } = this.place(container, path);
+    return Promise.resolve(files.get(key)?.content);
   }
 
   async writeFile(ref: string, file: ContainerFile): Promise<void> {
     const container = this.#container(ref);
-    const files = this.#filesAt(container, file.path);
-    if (files === container.files && container.spec.hasReadOnlyRoot) {
+    if (this.place(container, file.path).files === container.files && container.spec.hasReadOnlyRoot) {
       throw new SandbarError('DOCKER_FAILED', `could not write ${file.path}: the root of ${ref} is read-only`);
     }
-    files.set(file.path, file);
+    this.#put(container, file);
     this.calls.push(`write ${file.path} in ${container.spec.name}`);
     await Promise.resolve();
   }
@@ -323,10 +324,18 @@ export class FakeRuntime implements Runtime {
     return this.containers.get(ref) ?? [...this.containers.values()].find(({ id }) => id === ref);
   }
 
-  /** Files of the volume that lies at a path, or else the container's own. */
-  #filesAt(container: FakeContainer, path: string): Map<string, ContainerFile> {
-    const mounted = container.spec.volumes.find((volume) => path.startsWith(`${volume.path}/`));
-    return (mounted && this.volumes.get(mounted.volumeName)?.files) ?? container.files;
+  /** Where a path of a container leads: into a volume, by the path within that, or into the container's own files. */
+  place(container: FakeContainer, path: string): { readonly files: Map<string, ContainerFile>; readonly key: string } {
+    const mounted = container.spec.volumes.find((volume) => `${path}/`.startsWith(`${volume.path}/`));
+    const files = mounted && this.volumes.get(mounted.volumeName)?.files;
+    return files === undefined
+      ? { files: container.files, key: path }
+      : { files, key: path.slice((mounted?.path ?? '').length) };
+  }
+
+  #put(container: FakeContainer, file: ContainerFile): void {
+    const { files, key } = this.place(container, file.path);
+    files.set(key, file);
   }
 
   #isPublished(hostPort: number): boolean {
