@@ -101,6 +101,7 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     run(async () => (await import('./commands/status.ts')).runList),
   );
 
+  addResetCommand(program, add, run);
   addMountCommands(program, add, run);
 
   add(program, 'logs', 'print what the components say', ['sandbar logs', 'sandbar logs agent --follow --tail 50'])
@@ -175,6 +176,22 @@ type Run = <Flags>(
   load: () => Promise<(input: CommandInput<Flags>) => Promise<number>>,
   flagsOf?: (args: unknown[]) => Partial<Flags>,
 ) => (...args: unknown[]) => Promise<void>;
+
+function addResetCommand(program: Command, add: Add, run: Run): void {
+  add(program, 'reset', 'bring the cluster back to what it was after up, keeping images and containers', [
+    'sandbar reset',
+    'sandbar reset --keep volumes,buckets --yes',
+    'sandbar reset --keep namespace/shop',
+  ])
+    .addOption(
+      new Option(
+        '--keep <list>',
+        'volumes, buckets, mounts, namespace/NAME, separated by commas; repeatable',
+      ).argParser(repeated),
+    )
+    .option('--hard', 'start the control plane over, also where its datastore cannot be read')
+    .action(run(async () => (await import('./commands/reset.ts')).runReset));
+}
 
 function addMountCommands(program: Command, add: Add, run: Run): void {
   const namespace = '-n, --namespace <namespace>';

@@ -70,6 +70,17 @@ export const ERRORS = {
     meaning: "The subnet of the cluster's network overlaps with another network.",
     fix: 'Set `network.subnet` in `sandbar.yaml` to a free one, or leave it out: a free one is chosen.',
   },
+  DATASTORE_DAMAGED: {
+    exitCode: 1,
+    meaning:
+      'The datastore of the cluster cannot be read: every Kubernetes object was in it. Volumes and buckets are whole.',
+    fix: '`sandbar snapshot restore NAME` where there is a snapshot, else `sandbar reset --hard`. The damaged file is kept in the volume.',
+  },
+  GOLDEN_COPY_MISSING: {
+    exitCode: 1,
+    meaning: 'The copy of its first state, to which a cluster is reset, is not there or cannot be read.',
+    fix: '`sandbar down --volumes`, then `sandbar up`: the data of the cluster are lost, its images too.',
+  },
   DISK_FULL: {
     exitCode: 3,
     meaning: 'The disk on which Docker keeps its data is full, or nearly so.',

@@ -1,5 +1,6 @@
 /** Snapshots: the state of a cluster at one moment, as a folder in its volume `snapshots`. */
 import { clusterNameProblem } from './names.ts';
+import { upgradeProblem } from './versions.ts';
 
 /** Id of the volume that holds a cluster's snapshots; no part of the cluster uses it, so that `up` leaves it alone. */
 export const SNAPSHOTS_VOLUME = 'volume/snapshots';
@@ -73,10 +74,10 @@ export function misfitOf(
       fix: `sandbar up --name ${snapshot.cluster} makes one of this name, --name ${snapshot.cluster} imports there`,
     };
   }
-  if (isNewer(snapshot.kubernetes, ground.kubernetes)) {
+  if (upgradeProblem(snapshot.kubernetes, ground.kubernetes) !== undefined) {
     return {
       problem: `its objects are of Kubernetes ${snapshot.kubernetes}, the cluster is ${ground.kubernetes}`,
-      fix: 'use the newer Sandbar that it was taken with',
+      fix: 'use the version of Sandbar that it was taken with',
     };
   }
   const { podSubnet, serviceSubnet } = snapshot.network;
@@ -97,10 +98,4 @@ export function memberProblem(path: string): string | undefined {
   const parts = path.replace(/\/$/, '').split('/');
   if (path.startsWith('/') || parts.includes('..') || parts.includes('')) return `${path} leads out of the snapshot`;
   return MEMBERS.includes(parts[0] ?? '') ? undefined : `${path} is no part of a snapshot`;
-}
-
-/** Whether the first version has a higher minor version, whose objects the second does not know. */
-function isNewer(first: string, second: string): boolean {
-  const minor = (version: string): number => Number(/^v?1\.(\d+)/.exec(version)?.[1] ?? 0);
-  return minor(first) > minor(second);
 }

@@ -7,9 +7,17 @@ import { formatPlan, isConverged, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { SYSTEM_NAMESPACE } from '../model/names.ts';
-import type { KubernetesObject, ObjectResource, ObservedState, Plan, Step } from '../model/resources.ts';
+import type {
+  KubernetesObject,
+  ObjectResource,
+  ObservedResource,
+  ObservedState,
+  Plan,
+  Step,
+} from '../model/resources.ts';
 import { formatWorkload } from '../model/mounts.ts';
-import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
+import { RESTORING_LABEL, SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
+import type { Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
@@ -66,7 +74,8 @@ export async function up(request: UpRequest, dependencies: UpDependencies): Prom
   return withClusterLock(spec.name, { host, emit: dependencies.emit, signal }, () => converge(request, dependencies));
 }
 
-async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
+/** The same for who holds the cluster's lock. */
+export async function converge(request: UpRequest, dependencies: UpDependencies): Promise<UpResult> {
   const { ports, ensureImages } = dependencies;
   const { spec, signal } = request;
   const kept = readKept(ports.runtime, spec.name);
@@ -129,7 +138,10 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   const docker = await observeDocker(ports.runtime, request.spec.name);
   const { context, lastUp } = await settle(request, dependencies, docker, ground);
   const desired = desiredCluster(context, request.manifests);
-  const observed = new Map([...docker.state].filter(([, resource]) => !isMountContainer(resource)));
+  requireRestored(docker.containers);
+  const isOurs = (resource: ObservedResource): boolean =>
+    !isMountContainer(resource) && resource.id !== SNAPSHOTS_VOLUME;
+  const observed = new Map([...docker.state].filter(([, resource]) => isOurs(resource)));
   const steps = plan(desired.docker, observed);
   const changes = steps.filter((step) => step.verb !== 'wait');
   const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
@@ -149,6 +161,16 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   } finally {
     targets.waitPorts.cluster.close();
   }
+}
+
+/** Between the start and the end of a restore, volumes and datastore may be of different moments: nothing runs on that. */
+function requireRestored(containers: readonly ContainerSummary[]): void {
+  const restoring = containers.find(({ labels }) => labels[RESTORING_LABEL] !== undefined);
+  if (restoring === undefined) return;
+  const name = restoring.labels[RESTORING_LABEL] ?? '';
+  throw new SandbarError('CONFLICT', `the restore of snapshot ${name} was interrupted`, {
+    hint: `sandbar snapshot restore ${name} finishes it, sandbar reset --hard starts over without it`,
+  });
 }
 
 /** True where the user has not asked for this very subnet or port. */

@@ -24,14 +24,15 @@ export function runUp(input: CommandInput<UpFlags>): Promise<number> {
   });
 }
 
-/** `up`, and its context in the user's kubeconfig. */
+/** `up`, and its context in the user's kubeconfig; `run` is another way of it, for who holds the cluster's lock. */
 export async function upWithContext(
   { cli, globals, flags }: CommandInput<UpFlags>,
   wish: Pick<CommandContext, 'ports' | 'emit' | 'confirm'> & LoadedSpec,
+  run = up,
 ): Promise<UpResult> {
   const { ports, emit, confirm, spec, manifests, origin } = wish;
   const isDryRun = flags.dryRun === true;
-  const result = await up(
+  const result = await run(
     { spec, manifests, origin, isDryRun, confirm, timeoutMs: globals.timeout, signal: cli.signal },
     {
       ports,

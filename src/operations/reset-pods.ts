@@ -1,0 +1,87 @@
+/** What a reset does inside of the node, and what it leaves there. */
+import { PassThrough } from 'node:stream';
+import type { Kept } from '../config/keep.ts';
+import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
+import { MOUNT_LABEL } from '../model/mounts.ts';
+import { SYSTEM_NAMESPACE, containerName } from '../model/names.ts';
+import type { Cluster, Ports } from '../model/ports.ts';
+import type { KeptKeys } from './datastore.ts';
+import { inPhase } from './phase.ts';
+
+/** What is kept, in the words of the datastore and of the node. */
+export type KeptInside = {
+  readonly keys: KeptKeys;
+  /** Names of PersistentVolumes. */
+  readonly volumes: 'all' | readonly string[];
+};
+
+/** Finds out what the words of `--keep` stand for; an error where a namespace is not there. */
+export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptInside> {
+  const { hasMounts, hasVolumes, namespaces } = kept;
+  const [records, volumes] = await Promise.all([
+    cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { labelSelector: MOUNT_LABEL, namespace: SYSTEM_NAMESPACE }),
+    hasVolumes ? ('all' as const) : listVolumesOf(cluster, namespaces),
+    ...namespaces.map((namespace) => requireNamespace(cluster, namespace)),
+  ]);
+  // Mounts of the file would come back anyway; kept, they stay attached all the time.
+  const keys = records
+    .filter(({ metadata }) => hasMounts || metadata.labels?.[MOUNT_LABEL] === 'file')
+    .map(({ metadata }) => `/registry/configmaps/${SYSTEM_NAMESPACE}/${metadata.name}`);
+  return { keys: { keys, namespaces, hasVolumes }, volumes };
+}
+
+/**
+ * Kills the pods, again and again until the datastore is back, and removes the directories of volumes. Returns when the
+ * kubelet has let go of all.
+ */
+export async function killPods(
+  { keys: { namespaces }, volumes }: KeptInside,
+  options: {
+    readonly ports: Ports;
+    readonly emit: Emit;
+    readonly clusterName: string;
+    readonly until: Promise<void>;
+    readonly signal: AbortSignal;
+  },
+): Promise<{ readonly pods: number; readonly volumes: number }> {
+  const { ports, clusterName, until, signal } = options;
+  const names = volumes === 'all' ? 'all' : volumes.join(',');
+  const command = [
+    ...['sandbar-agent', 'reset'],
+    ...(namespaces.length === 0 ? [] : ['--keep-namespaces', namespaces.join(',')]),
+    ...(names === '' ? [] : ['--keep-volumes', names]),
+  ];
+  return inPhase('pods', 'killing them', options, async () => {
+    const stdin = new PassThrough();
+    void until.then(() => stdin.end());
+    const { exitCode, stdout, stderr } = await ports.runtime.exec(containerName(clusterName, 'agent'), command, {
+      stdin,
+      signal,
+    });
+    if (exitCode !== 0) {
+      throw new SandbarError('COMMAND_FAILED', `the agent could not end the pods: ${stderr.trim()}`, {
+        hint: 'sandbar logs agent shows more; sandbar reset tries again',
+      });
+    }
+    const result = JSON.parse(stdout) as { readonly pods: number; readonly volumes: number };
+    return { result, text: `${String(result.pods)} ended, ${String(result.volumes)} volumes removed` };
+  });
+}
+
+async function listVolumesOf(cluster: Cluster, namespaces: readonly string[]): Promise<readonly string[]> {
+  if (namespaces.length === 0) return [];
+  const volumes = await cluster.list({ apiVersion: 'v1', kind: 'PersistentVolume' }, {});
+  return volumes.flatMap(({ metadata, spec }) => {
+    const { claimRef } = spec as { readonly claimRef?: { readonly namespace?: string } };
+    return namespaces.includes(claimRef?.namespace ?? '') ? [metadata.name] : [];
+  });
+}
+
+async function requireNamespace(cluster: Cluster, namespace: string): Promise<void> {
+  const { status } = await cluster.get(`/api/v1/namespaces/${namespace}`);
+  if (status !== 404) return;
+  throw new SandbarError('NOT_FOUND', `there is no namespace ${namespace} to keep`, {
+    hint: 'sandbar kubectl get namespaces shows those that are there',
+  });
+}
