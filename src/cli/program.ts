@@ -102,6 +102,14 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   );
 
   addResetCommand(program, add, run);
+  addSnapshotCommands(
+    add(program, 'snapshot', 'what the cluster holds at one moment: objects, claims and buckets', [
+      'sandbar snapshot create before-upgrade',
+      'sandbar snapshot restore before-upgrade',
+    ]),
+    add,
+    run,
+  );
   addMountCommands(program, add, run);
 
   add(program, 'logs', 'print what the components say', ['sandbar logs', 'sandbar logs agent --follow --tail 50'])
@@ -191,6 +199,53 @@ function addResetCommand(program: Command, add: Add, run: Run): void {
     )
     .option('--hard', 'start the control plane over, also where its datastore cannot be read')
     .action(run(async () => (await import('./commands/reset.ts')).runReset));
+}
+
+function addSnapshotCommands(snapshot: Command, add: Add, run: Run): void {
+  const named = ([name]: unknown[]): { snapshot: string } => ({ snapshot: name as string });
+  add(snapshot, 'create', 'keep what the cluster holds now')
+    .argument('[name]', 'how it is called (default: the time)')
+    .action(
+      run(
+        async () => (await import('./commands/snapshot.ts')).runSnapshotCreate,
+        ([name]) => (name === undefined ? {} : { snapshot: name as string }),
+      ),
+    );
+  add(snapshot, 'ls', 'list snapshots').action(
+    run(async () => (await import('./commands/snapshot.ts')).runSnapshotList),
+  );
+  add(snapshot, 'restore', 'put a snapshot in place of what the cluster holds now')
+    .argument('<name>')
+    .action(run(async () => (await import('./commands/snapshot.ts')).runSnapshotRestore, named));
+  add(snapshot, 'rm', 'remove snapshots')
+    .argument('<names...>')
+    .action(
+      run(
+        async () => (await import('./commands/snapshot.ts')).runSnapshotRemove,
+        ([names]) => ({ snapshots: names as string[] }),
+      ),
+    );
+  add(snapshot, 'export', 'write a snapshot into one file, for another machine', [
+    'sandbar snapshot export before-upgrade shop.tar.gz',
+  ])
+    .argument('<name>')
+    .argument('<file>', 'a .tar.gz, or - for standard output')
+    .option('--force', 'replace a file that is there')
+    .action(
+      run(
+        async () => (await import('./commands/snapshot.ts')).runSnapshotExport,
+        ([name, path]) => ({ snapshot: name as string, path: path as string }),
+      ),
+    );
+  add(snapshot, 'import', 'take a snapshot over from a file, into the cluster of the same name')
+    .argument('<file>')
+    .argument('[name]', 'how it is called here (default: as it was)')
+    .action(
+      run(
+        async () => (await import('./commands/snapshot.ts')).runSnapshotImport,
+        ([path, name]) => ({ path: path as string, ...(name === undefined ? {} : { snapshot: name as string }) }),
+      ),
+    );
 }
 
 function addMountCommands(program: Command, add: Add, run: Run): void {

@@ -81,6 +81,11 @@ export const ERRORS = {
     meaning: 'The copy of its first state, to which a cluster is reset, is not there or cannot be read.',
     fix: '`sandbar down --volumes`, then `sandbar up`: the data of the cluster are lost, its images too.',
   },
+  SNAPSHOT_INVALID: {
+    exitCode: 1,
+    meaning: 'A snapshot, or a file to import one from, is not whole, is none at all, or does not fit this cluster.',
+    fix: 'The message says what is wrong, and which cluster it fits.',
+  },
   DISK_FULL: {
     exitCode: 3,
     meaning: 'The disk on which Docker keeps its data is full, or nearly so.',

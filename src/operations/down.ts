@@ -11,7 +11,7 @@ import { remove } from './steps.ts';
 
 export type DownRequest = {
   readonly clusterName: string;
-  /** Takes the data too: every object, image, claim and bucket of the cluster. */
+  /** Takes the data too: every object, image, claim, bucket and snapshot of the cluster. */
   readonly includesVolumes: boolean;
   readonly confirm: ((question: string) => Promise<boolean>) | undefined;
   readonly signal: AbortSignal;
@@ -54,7 +54,7 @@ export async function down(request: DownRequest, ports: Ports, emit: Emit): Prom
 }
 
 async function confirmLoss(request: DownRequest): Promise<void> {
-  const question = `this removes all data of cluster "${request.clusterName}": objects, images, claims, buckets`;
+  const question = `this removes all data of cluster "${request.clusterName}": objects, images, claims, buckets, snapshots`;
   if (request.confirm === undefined) {
     throw new SandbarError('CONFIRMATION_NEEDED', question, { hint: 'add --yes to agree' });
   }

@@ -90,8 +90,8 @@ export async function list(runtime: Runtime): Promise<readonly ClusterListing[]>
   ]);
   return names.map((name) => {
     const own = containers.filter(
-      // A folder of the host that is gone stops its mount's container, and no more.
-      ({ labels }) => labels[LABELS.cluster] === name && labels[LABELS.component] !== 'mounts',
+      // A folder of the host that is gone stops its mount's container, and no more; some serve only for a moment.
+      ({ labels }) => labels[LABELS.cluster] === name && ![undefined, 'mounts'].includes(labels[LABELS.component]),
     );
     const running = own.filter((container) => container.state === 'running').length;
     const apiPort = hostPortOf(own, 'control-plane', 6443);

@@ -1,0 +1,195 @@
+/**
+ * `snapshot restore`: a cluster is what it was at the moment of a snapshot.
+ *
+ * The order: the agent and the object store are stopped, volumes and buckets are replaced, then the datastore is, and
+ * only then both are started. With the agent stopped no pod of before can write to a volume of the snapshot, and no pod
+ * of the snapshot can start on a volume of before; and the kubelet, which would keep a pod running that is in both
+ * states, starts it anew on what was restored.
+ */
+import { SandbarError } from '../model/errors.ts';
+import { LABELS } from '../model/names.ts';
+import type { Ports, Runtime } from '../model/ports.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+import { misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
+import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { componentOf, withCluster, type ClusterAccess } from './access.ts';
+import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
+import { inPhase, together } from './phase.ts';
+import {
+  folderOf,
+  formatMiB,
+  listSnapshots,
+  LIVE,
+  measure,
+  requireSpace,
+  withWorker,
+  workerContainer,
+  workerLabels,
+  type Worker,
+} from './snapshot-worker.ts';
+import { COPY, getSnapshot, listImages, locked, thaw, type SnapshotContext } from './snapshots.ts';
+import { accessStopped, startFrom } from './start-over.ts';
+
+export type RestoreRequest = {
+  /** What the cluster is made from again. */
+  readonly spec: ClusterSpec;
+  readonly name: string;
+  readonly confirm: ((question: string) => Promise<boolean>) | undefined;
+  readonly timeoutMs: number | undefined;
+  /** What `up` does, for who holds the cluster's lock. */
+  readonly converge: () => Promise<unknown>;
+};
+
+type RestoreResult = {
+  readonly cluster: string;
+  readonly snapshot: string;
+  /** Names of images that the snapshot's node had and this one has not. */
+  readonly missingImages: readonly string[];
+  readonly ms: number;
+};
+
+/** Runs again after any interruption: the snapshot itself is only read. */
+export async function restoreSnapshot(request: RestoreRequest, context: SnapshotContext): Promise<RestoreResult> {
+  const { ports } = context;
+  const { spec } = request;
+  const startedAt = ports.clock.now();
+  return locked(spec.name, context, async () => {
+    const access = await thaw(await accessStopped(spec.name, ports), ports.runtime);
+    const snapshot = await withWorker(access, ports, async (worker) => {
+      const found = getSnapshot(request.name, await listSnapshots(worker));
+      await requireRestorable(found, spec, worker);
+      await confirmLoss(found, request);
+      await whileMarked(access, found, ports.runtime, () => replace(found, { access, worker, request, context }));
+      return found;
+    });
+    await request.converge();
+    const missingImages = await findMissingImages(snapshot, access, ports);
+    if (missingImages.length > 0) {
+      context.emit({
+        type: 'warning',
+        text: `images that were on the node are not there any more: ${missingImages.join(', ')}`,
+        hint: `sandbar image load ${missingImages.join(' ')}`,
+      });
+    }
+    return { cluster: spec.name, snapshot: snapshot.name, missingImages, ms: ports.clock.now() - startedAt };
+  });
+}
+
+async function replace(
+  snapshot: Snapshot,
+  {
+    access,
+    worker,
+    request,
+    context,
+  }: {
+    readonly access: ClusterAccess;
+    readonly worker: Worker;
+    readonly request: RestoreRequest;
+    readonly context: SnapshotContext;
+  },
+): Promise<void> {
+  const { ports, signal } = context;
+  const folder = folderOf(snapshot.name);
+  await inPhase('volumes', 'replacing them', context, async () => {
+    const stopped = ['agent', 'object-store'].flatMap((component) => componentOf(access.containers, component) ?? []);
+    await Promise.all(stopped.map(({ id }) => ports.runtime.stopContainer(id, { timeoutS: 0 })));
+    await together(signal, [
+      (ending) => worker.run([...COPY, `${folder}/datastore.db`, `${LIVE.datastore}/restore.db`], { signal: ending }),
+      async (ending) => {
+        await worker.run(['rm', '-rf', LIVE.volumes], { signal: ending });
+        await worker.run([...COPY, `${folder}/volumes`, LIVE.volumes], { signal: ending });
+      },
+      async (ending) => {
+        // A store that was not there then, or is not there now, is left as it is.
+        if (!worker.hasObjects || snapshot.sizeBytes.objects === null) return;
+        await worker.run(['find', LIVE.objects, '-mindepth', '1', '-delete'], { signal: ending });
+        await worker.run([...COPY, `${folder}/objects/.`, LIVE.objects], { signal: ending });
+      },
+    ]);
+    await worker.run(['sync', '-f', LIVE.datastore]);
+    return { result: undefined, text: `${formatMiB(sizeOf(snapshot))} copied` };
+  });
+  signal.throwIfAborted();
+  await restoreDatastore(access, request, context);
+  await worker.run(['rm', '-f', `${LIVE.datastore}/restore.db`]);
+}
+
+/** On the live control plane, so that watchers see it happen; through its restart where it cannot be asked. */
+async function restoreDatastore(
+  access: ClusterAccess,
+  { timeoutMs }: RestoreRequest,
+  context: SnapshotContext,
+): Promise<void> {
+  const { ports, signal } = context;
+  const isAnswering = await withCluster(access, ports, async (cluster) => {
+    if ((await cluster.get('/readyz', { timeoutMs: 2_000 })).status !== 200) return false;
+    await inPhase('datastore', 'bringing it back', context, async () => {
+      const options = { onHeld: () => undefined, signal };
+      const { deleted, restored } = await resetDatastore(cluster, { from: 'snapshot', keep: KEPT_NOTHING }, options);
+      return { result: undefined, text: `${String(deleted)} keys deleted, ${String(restored)} put back` };
+    });
+    return true;
+  });
+  if (!isAnswering) await startFrom('snapshot', access, { ...context, timeoutMs });
+}
+
+/** From here to the end the parts of the cluster may be of different moments, which a container tells that is never started. */
+async function whileMarked(
+  access: ClusterAccess,
+  { name }: Snapshot,
+  runtime: Runtime,
+  work: () => Promise<void>,
+): Promise<void> {
+  const labels = { ...workerLabels(access.name, 'restoring'), [RESTORING_LABEL]: name };
+  const id = await runtime.createContainer(workerContainer(access, [], 'restoring'), [], labels);
+  await work();
+  await runtime.removeContainer(id);
+}
+
+async function requireRestorable(snapshot: Snapshot, spec: ClusterSpec, worker: Worker): Promise<void> {
+  const { name, sizeBytes } = snapshot;
+  const ground = { cluster: spec.name, kubernetes: COMPONENT_VERSIONS.kubernetes, network: spec.network };
+  const misfit = misfitOf(snapshot, ground);
+  if (misfit !== undefined) {
+    throw new SandbarError('SNAPSHOT_INVALID', `snapshot ${name} does not fit this cluster: ${misfit.problem}`, {
+      hint: misfit.fix,
+    });
+  }
+  await requireWhole(snapshot, folderOf(name), worker);
+  const live = [...(worker.hasObjects ? [LIVE.objects] : [])];
+  await worker.run(['mkdir', '-p', LIVE.volumes]);
+  const freed = (await measure(worker, [LIVE.volumes, ...live])).reduce((sum, bytes) => sum + bytes, 0);
+  await requireSpace(worker, sizeBytes.datastore + Math.max(0, sizeOf(snapshot) - freed));
+}
+
+/** Throws where a part of a snapshot is missing. */
+export async function requireWhole(snapshot: Snapshot, folder: string, worker: Worker): Promise<void> {
+  const parts = ['datastore.db', 'volumes', ...(snapshot.sizeBytes.objects === null ? [] : ['objects'])];
+  const printed = await worker.run(['find', folder, '-mindepth', '1', '-maxdepth', '1', '-printf', '%f\n']);
+  const missing = parts.filter((part) => !printed.split('\n').includes(part));
+  if (missing.length === 0) return;
+  throw new SandbarError('SNAPSHOT_INVALID', `snapshot ${snapshot.name} lacks ${missing.join(', ')}`, {
+    hint: `sandbar snapshot rm ${snapshot.name} removes what is left of it`,
+  });
+}
+
+async function confirmLoss({ name, created }: Snapshot, { spec, confirm }: RestoreRequest): Promise<void> {
+  const question = [
+    `this puts snapshot ${name} of ${created} in place of what cluster "${spec.name}" holds now`,
+    '  goes:  every object, the data of claims, every bucket',
+    '  stays: images, snapshots, the folders of mounts',
+  ].join('\n');
+  if (confirm === undefined) throw new SandbarError('CONFIRMATION_NEEDED', question, { hint: 'add --yes to agree' });
+  if (!(await confirm(question))) throw new SandbarError('INTERRUPTED', 'nothing was restored', { exitCode: 1 });
+}
+
+async function findMissingImages(
+  snapshot: Snapshot,
+  access: ClusterAccess,
+  { runtime }: Ports,
+): Promise<readonly string[]> {
+  const containers = await runtime.listContainers({ key: LABELS.cluster, value: access.name });
+  const present = await listImages({ name: access.name, containers }, runtime);
+  return snapshot.images.map(({ name }) => name).filter((name) => !present.some((image) => image.name === name));
+}
