@@ -1,14 +1,17 @@
 #!/usr/bin/env node
 /**
  * `npm test`: the quickstart's preparation, then every tier of tests. `npm test -- unit e2e` runs only these tiers;
- * what follows a further `--` goes to vitest.
+ * what follows a further `--` goes to vitest. `npm run faults` runs the tier `faults`, which takes long.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { prepare, root } from './prepare.js';
 
-const TIERS = ['unit', 'contract', 'integration', 'e2e'];
+const TIERS = ['unit', 'contract', 'integration', 'e2e', 'faults'];
+const USUAL_TIERS = TIERS.filter((tier) => tier !== 'faults');
+/** Begins a command whose processes, mounts and network nobody else sees; all of it ends with the command. */
+const OWN_MACHINE = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
 const ARTIFACTS = join(root, '.sandbar', 'artifacts');
 
 const { tiers, rest } = parseArguments(process.argv.slice(2));
@@ -16,6 +19,7 @@ const startedAt = performance.now();
 prepare();
 if (tiers.some((tier) => tier !== 'unit')) provideEngineAndImages();
 const chromium = tiers.includes('e2e') ? provideChromium() : undefined;
+if (tiers.includes('faults')) prepareOwnMachine();
 mkdirSync(ARTIFACTS, { recursive: true });
 
 // One tier after the other: what uses the engine has it for itself, and a later tier is worth nothing when an earlier
@@ -32,7 +36,7 @@ function parseArguments(args) {
     process.exit(2);
   }
   return {
-    tiers: named.length === 0 ? TIERS : TIERS.filter((tier) => named.includes(tier)),
+    tiers: named.length === 0 ? USUAL_TIERS : TIERS.filter((tier) => named.includes(tier)),
     rest: end === -1 ? [] : args.slice(end + 1),
   };
 }
@@ -72,13 +76,34 @@ function findChromium() {
   ].find((path) => path !== '' && existsSync(path));
 }
 
+/**
+ * Faults are made on a machine of their own (test/faults/machine.ts): namespaces with an engine of their own, which is
+ * handed the images that are here.
+ */
+function prepareOwnMachine() {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) {
+    console.error('✖ the tests of faults open namespaces: they need Linux and root');
+    process.exit(3);
+  }
+  const folder = join(root, '.sandbar', 'faults');
+  mkdirSync(folder, { recursive: true });
+  const sandbar = join(root, 'bin', 'sandbar.js');
+  const images = JSON.parse(spawnSync(process.execPath, [sandbar, 'image', 'ls', '-o', 'json']).stdout);
+  const refs = [...images.map(({ ref }) => ref), 'sandbar-example/gallery-web:latest'];
+  const file = join(folder, 'images.tar');
+  const { status } = spawnSync('docker', ['save', '--output', file, ...refs], { stdio: ['ignore', 2, 'inherit'] });
+  if (status !== 0) process.exit(status ?? 1);
+}
+
 function runTier(tier) {
   const report = join(ARTIFACTS, `tests-${tier}.json`);
   rmSync(report, { force: true });
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const [file, ...args] = [...(tier === 'faults' ? OWN_MACHINE : []), process.execPath];
   const { status } = spawnSync(
-    process.execPath,
+    file,
     [
+      ...args,
       ...[vitest, 'run', '--config', join(root, 'test', 'vitest.config.ts'), '--project', tier, '--passWithNoTests'],
       ...['--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
       ...rest,
@@ -86,7 +111,12 @@ function runTier(tier) {
     {
       cwd: root,
       stdio: 'inherit',
-      env: { ...process.env, SANDBAR_REQUIRE_DOCKER: '1', ...(chromium && { CHROMIUM: chromium }) },
+      env: {
+        ...process.env,
+        SANDBAR_REQUIRE_DOCKER: '1',
+        ...(chromium && { CHROMIUM: chromium }),
+        ...(tier === 'faults' && { SANDBAR_OWN_MACHINE: '1', DOCKER_HOST: 'unix:///run/docker.sock' }),
+      },
     },
   );
   return { tier, isPassed: status === 0, ...readCounts(report) };

@@ -19,6 +19,15 @@ export default defineConfig({
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 5_000, isolate: false } },
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], ...onEngine } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onEngine } },
+      {
+        test: {
+          name: 'faults',
+          include: ['test/faults/**/*.test.ts'],
+          globalSetup: fileURLToPath(new URL('faults/setup.ts', import.meta.url)),
+          ...onEngine,
+          testTimeout: 15 * MINUTE_MS,
+        },
+      },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS } },
     ],
   },

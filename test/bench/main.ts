@@ -3,21 +3,25 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatTable } from '../../src/cli/view/table.ts';
+import { canRestartEngine, restartEngine } from '../fixtures/engine-restart.ts';
 import { currentLoad, describeMachine, findCommit } from './machine.ts';
 import { Measurements, type StepSummary, type Summary } from './measures.ts';
 import { measureBuild } from './parts/build.ts';
 import { measureLife, prepareLife } from './parts/life.ts';
 import { measureLoad } from './parts/load.ts';
 import { measureMounts, prepareMounts } from './parts/mounts.ts';
+import { measurePower, preparePower } from './parts/power.ts';
+import { measureReset, prepareReset } from './parts/reset.ts';
 import { measureRest } from './parts/rest.ts';
 import { Subject } from './subject.ts';
 
-const PARTS = ['up', 'load', 'mounts', 'rest', 'build'] as const;
+const PARTS = ['up', 'load', 'mounts', 'reset', 'power', 'rest', 'build'] as const;
 type Part = (typeof PARTS)[number];
 
 const USAGE = `npm run bench -- [options]
   --only PARTS      of ${PARTS.join(', ')}; a list with commas (default: all but build)
   --build           build too: one cold build of all images, 15 minutes and more
+  --restart-engine  in power, restart the Docker engine too: whatever runs on it is restarted with it
   --runs N          how often each part is measured (default: 5)
   --output FILE     where the values go (default: docs/bench/DATE-MACHINE.json)
   --machine NAME    what the machine is called in the file's name
@@ -30,6 +34,7 @@ type Options = {
   readonly output: string;
   readonly packageDirectory: string;
   readonly clusterName: string;
+  readonly restartsEngine: boolean;
 };
 
 /** Runs the parts and returns the exit code: 1 where a run failed. `root` is the checkout. */
@@ -94,6 +99,15 @@ async function measureAll(subject: Subject, options: Options, signal: AbortSigna
     await prepareMounts(subject);
     await repeat('mounts', () => measureMounts(subject, measurements));
   }
+  if (parts.includes('reset')) {
+    await prepareReset(subject);
+    await repeat('reset', () => measureReset(subject, measurements));
+  }
+  if (parts.includes('power')) {
+    await preparePower(subject);
+    const restart = options.restartsEngine ? (): Promise<void> => restartEngine(subject.docker) : undefined;
+    await repeat('power', () => measurePower(subject, measurements, { restartEngine: restart }));
+  }
   if (parts.includes('rest')) await repeat('rest', () => measureRest(subject, measurements));
   if (parts.includes('build')) {
     loads['build'] = currentLoad();
@@ -122,16 +136,19 @@ function parseOptions(root: string, args: readonly string[]): Options | undefine
         machine: { type: 'string' },
         package: { type: 'string', default: root },
         name: { type: 'string', default: 'bench' },
+        'restart-engine': { type: 'boolean', default: false },
       },
     });
-    const wished = values.only?.split(',') ?? ['up', 'load', 'mounts', 'rest'];
+    const wished = values.only?.split(',') ?? ['up', 'load', 'mounts', 'reset', 'power', 'rest'];
     const parts = PARTS.filter((part) => wished.includes(part) || (part === 'build' && values.build));
     const runs = Number(values.runs);
     if (wished.some((part) => !PARTS.includes(part as Part)) || !(runs >= 1)) return undefined;
     const machine = values.machine ?? `${process.platform}-${process.arch}`;
     const file = `${new Date().toISOString().slice(0, 10)}-${machine}.json`;
     const output = values.output === undefined ? join(root, 'docs', 'bench', file) : resolve(values.output);
-    return { parts, runs, output, packageDirectory: resolve(values.package), clusterName: values.name };
+    const restartsEngine = values['restart-engine'];
+    if (restartsEngine && !canRestartEngine) return undefined;
+    return { parts, runs, output, packageDirectory: resolve(values.package), clusterName: values.name, restartsEngine };
   } catch {
     return undefined;
   }

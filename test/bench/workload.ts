@@ -15,22 +15,48 @@ COPY --from=node /image /
 CMD ["/bin/sh", "-c", "until getent ahostsv4 kubernetes.default.svc.cluster.local; do sleep 0.05; done; exec sleep 100000"]
 `;
 
-const DEPLOYMENT = JSON.stringify({
-  apiVersion: 'apps/v1',
-  kind: 'Deployment',
-  metadata: { name: 'bench' },
-  spec: {
-    replicas: 2,
-    selector: { matchLabels: { app: 'bench' } },
-    template: {
-      metadata: { labels: { app: 'bench' } },
-      spec: {
-        terminationGracePeriodSeconds: 0,
-        containers: [{ name: 'bench', image: IMAGE, imagePullPolicy: 'IfNotPresent' }],
+/** A Deployment of pods that are Ready as soon as they run. */
+export function deploymentOf({
+  name,
+  replicas,
+  namespace = 'default',
+  podSpec = {},
+}: {
+  readonly name: string;
+  readonly replicas: number;
+  readonly namespace?: string;
+  readonly podSpec?: object;
+}): object {
+  return {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name, namespace },
+    spec: {
+      replicas,
+      selector: { matchLabels: { app: name } },
+      template: {
+        metadata: { labels: { app: name } },
+        spec: {
+          terminationGracePeriodSeconds: 0,
+          containers: [{ name, image: IMAGE, imagePullPolicy: 'IfNotPresent' }],
+          ...podSpec,
+        },
       },
     },
-  },
-});
+  };
+}
+
+/** A claim of 1 MiB: what is written there is not measured against it. */
+export function claimOf({
+  name,
+  namespace = 'default',
+}: {
+  readonly name: string;
+  readonly namespace?: string;
+}): object {
+  const spec = { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Mi' } } };
+  return { apiVersion: 'v1', kind: 'PersistentVolumeClaim', metadata: { name, namespace }, spec };
+}
 
 /** Builds the pods' image. */
 export async function provideWorkloadImage(subject: Subject): Promise<void> {
@@ -48,7 +74,7 @@ export async function loadWorkloadImage(subject: Subject): Promise<void> {
 /** Seconds from the call of `kubectl apply` to both pods Ready, and to both having had a name answered. */
 export async function deploy(subject: Subject): Promise<{ readonly ready: number; readonly answered: number }> {
   const startedAt = performance.now();
-  await subject.kubectl(['apply', '-f', '-'], DEPLOYMENT);
+  await subject.kubectl(['apply', '-f', '-'], JSON.stringify(deploymentOf({ name: 'bench', replicas: 2 })));
   await subject.kubectl(['rollout', 'status', 'deployment/bench', '--timeout=60s']);
   const ready = (performance.now() - startedAt) / 1000;
   await subject.until('a name answered in both pods', async () => {

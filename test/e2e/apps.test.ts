@@ -17,7 +17,7 @@ import {
   ListObjectVersionsCommand,
   PutBucketVersioningCommand,
   PutObjectCommand,
-  S3Client,
+  type S3Client,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
@@ -26,6 +26,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { mintIdentity } from '../../src/adapters/pki.ts';
 import { echoApp, echoScript, grpcService, ingress, toolboxPod, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { createSandbox, eventually, SANDBAR } from './support.ts';
+import { connectS3 } from './writers.ts';
 
 const sandbox = createSandbox('apps');
 let httpPort: number;
@@ -335,17 +336,7 @@ describe('object store', () => {
   let client: S3Client;
 
   beforeAll(async () => {
-    const stdout = await sandbox.must(['env', '-o', 'json']);
-    const variables = JSON.parse(stdout) as Record<string, string>;
-    client = new S3Client({
-      endpoint: variables['AWS_ENDPOINT_URL_S3'] ?? '',
-      region: variables['AWS_REGION'] ?? '',
-      forcePathStyle: true,
-      credentials: {
-        accessKeyId: variables['AWS_ACCESS_KEY_ID'] ?? '',
-        secretAccessKey: variables['AWS_SECRET_ACCESS_KEY'] ?? '',
-      },
-    });
+    client = await connectS3(sandbox);
   });
 
   it('has the declared buckets, and makes, lists and removes others by command', async () => {

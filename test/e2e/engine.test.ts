@@ -1,7 +1,7 @@
 /** The engine itself goes away and comes back; nobody calls the command line. */
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
-import { canRestartEngine, restartEngine } from './engine-restart.ts';
+import { canRestartEngine, restartEngine } from '../fixtures/engine-restart.ts';
 import { echoApp, echoScript, ingress, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { createSandbox, eventually } from './support.ts';
 
@@ -22,7 +22,7 @@ describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => 
     await sandbox.mustKubectl(['rollout', 'status', 'deployment/one', '--timeout=60s']);
     const [containers, ports] = await Promise.all([sandbox.containerIds(), sandbox.ports()]);
 
-    await restartEngine(sandbox);
+    await restartEngine(sandbox.docker);
 
     await eventually('status is ready', async () => (await sandbox.run(['status'])).exitCode === 0 || undefined);
     await eventually('the app is served again', async () => {

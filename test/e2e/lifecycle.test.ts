@@ -1,6 +1,5 @@
 /** One cluster through its life: made, left alone, damaged in every way, repaired, taken down and brought back. */
 import { lstat, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
-import { Agent, request } from 'node:https';
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +16,7 @@ import {
   type KubernetesJson,
   type Sandbox,
 } from './support.ts';
+import { startWriting, untilMore } from './writers.ts';
 
 describe.skipIf(isDockerMissing)('a cluster', () => {
   const sandbox = createSandbox('life');
@@ -223,16 +223,12 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
 
   it('loses no acknowledged write when its control plane is killed again and again', async () => {
     const writer = await startWriting(sandbox);
-    const writeMore = async (): Promise<void> => {
-      const enough = writer.acknowledged.size + 100;
-      await eventually('more writes', () => Promise.resolve(writer.acknowledged.size > enough || undefined));
-    };
     for (let kills = 0; kills < 3; kills += 1) {
-      await writeMore();
+      await untilMore(writer, 100);
       await killProcess(sandbox, await runningPid(sandbox, 'control-plane'));
       await eventually('a write is refused', () => Promise.resolve(writer.takeRefusal()));
     }
-    await writeMore();
+    await untilMore(writer, 100);
     await writer.stop();
     const stored = await sandbox.getObject('configmaps', '--selector=test=writes');
     const names = new Set(stored.items.map(({ metadata }) => metadata.name));
@@ -508,70 +504,4 @@ async function secretsOf(sandbox: Sandbox): Promise<readonly { readonly name: st
       value: Object.values(data).filter((text) => text.length > 20)[index] ?? 'no such credential',
     })),
   ];
-}
-
-type Writer = {
-  /** Names of objects that the API server said to have created. */
-  readonly acknowledged: ReadonlySet<string>;
-  /** True once after a write has failed. */
-  takeRefusal(): true | undefined;
-  stop(): Promise<void>;
-};
-
-/** Creates ConfigMaps as fast as the API server takes them, over a few connections, and goes on when one breaks. */
-async function startWriting(sandbox: Sandbox): Promise<Writer> {
-  const { clusters, users } = parse(await sandbox.must(['kubeconfig'])) as {
-    clusters: { cluster: Readonly<Record<string, string>> }[];
-    users: { user: Readonly<Record<string, string>> }[];
-  };
-  const { cluster } = clusters[0]!;
-  const { user } = users[0]!;
-  const decode = (text: string | undefined): Buffer => Buffer.from(text ?? '', 'base64');
-  const agent = new Agent({
-    keepAlive: true,
-    ca: decode(cluster['certificate-authority-data']),
-    cert: decode(user['client-certificate-data']),
-    key: decode(user['client-key-data']),
-  });
-  const url = `${cluster['server'] ?? ''}/api/v1/namespaces/default/configmaps`;
-  const create = (name: string): Promise<number> =>
-    new Promise((resolve) => {
-      const body = JSON.stringify({ metadata: { name, labels: { test: 'writes' } }, data: { name } });
-      const outgoing = request(url, { method: 'POST', agent, headers: { 'content-type': 'application/json' } });
-      outgoing.on('error', () => {
-        resolve(0);
-      });
-      outgoing.on('response', (response) => {
-        response.resume().on('close', () => {
-          resolve(response.complete ? (response.statusCode ?? 0) : 0);
-        });
-      });
-      outgoing.end(body);
-    });
-
-  const acknowledged = new Set<string>();
-  let count = 0;
-  let isRefused = false;
-  let isStopped = false;
-  const write = async (): Promise<void> => {
-    while (!isStopped) {
-      const name = `write-${String((count += 1))}`;
-      if ((await create(name)) === 201) acknowledged.add(name);
-      else isRefused = true;
-    }
-  };
-  const writers = Promise.all([write(), write(), write(), write()]);
-  return {
-    acknowledged,
-    takeRefusal: () => {
-      const wasRefused = isRefused;
-      isRefused = false;
-      return wasRefused || undefined;
-    },
-    stop: async () => {
-      isStopped = true;
-      await writers;
-      agent.destroy();
-    },
-  };
 }

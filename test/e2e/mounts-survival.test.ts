@@ -6,7 +6,7 @@ import { delimiter, join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { isDockerMissing } from '../fixtures/docker.ts';
-import { canRestartEngine, restartEngine } from './engine-restart.ts';
+import { canRestartEngine, restartEngine } from '../fixtures/engine-restart.ts';
 import { TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import {
   countTraces,
@@ -133,7 +133,7 @@ describe.skipIf(isDockerMissing)('live mounts', () => {
   });
 
   it.skipIf(!canRestartEngine)('survive the engine being restarted', async () => {
-    await restartEngine(sandbox);
+    await restartEngine(sandbox.docker);
     await expectLive();
   });
 

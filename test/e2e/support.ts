@@ -13,6 +13,8 @@ import { afterAll, afterEach, beforeAll } from 'vitest';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { environment } from '../fixtures/docker.ts';
 
+export { eventually } from '../fixtures/eventually.ts';
+
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export const SANDBAR = join(ROOT, 'bin', 'sandbar.js');
 const ARTIFACTS = join(ROOT, '.sandbar', 'artifacts');
@@ -343,19 +345,4 @@ export function withoutFrames(log: Buffer): string {
     start = end;
   }
   return Buffer.concat(parts).toString('utf8');
-}
-
-/** Asks until the answer is not undefined; fails with what was waited for when the time is over. */
-export async function eventually<T>(
-  what: string,
-  ask: () => Promise<T | undefined>,
-  { timeoutMs = 60_000 }: { readonly timeoutMs?: number } = {},
-): Promise<T> {
-  const deadline = performance.now() + timeoutMs;
-  for (;;) {
-    const answer = await ask();
-    if (answer !== undefined) return answer;
-    if (performance.now() > deadline) throw new Error(`after ${String(timeoutMs / 1000)} s still not: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
