@@ -81,7 +81,7 @@ export class Keeper {
     this.#s3?.destroy();
     this.#s3 = await connectS3(this.#sandbox, {
       maxAttempts: 1,
-      requestHandler: { requestTimeout: REQUEST_TIMEOUT_MS },
+      requestHandler: { requestTimeout: REQUEST_TIMEOUT_MS, throwOnRequestTimeout: true },
     });
     this.#ports = await this.#sandbox.ports();
   }
