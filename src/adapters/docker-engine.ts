@@ -226,7 +226,8 @@ export function translateEngineError(cause: unknown, subject: string): SandbarEr
   }
   if (status === 404) return new SandbarError('NOT_FOUND', failed, { cause });
   if (status === 409 && /is not running|is paused|is restarting/i.test(message)) {
-    return new SandbarError('CLUSTER_NOT_RUNNING', failed, { hint: 'sandbar up', cause });
+    const hint = /is paused/i.test(message) ? 'sandbar resume' : 'sandbar up';
+    return new SandbarError('CLUSTER_NOT_RUNNING', failed, { hint, cause });
   }
   if (status === 409) return new SandbarError('CONFLICT', failed, { cause });
   return new SandbarError('DOCKER_FAILED', failed, { cause });

@@ -92,6 +92,8 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     .option('--volumes', 'remove the data too: objects, images, claims, buckets')
     .action(run(async () => (await import('./commands/down.ts')).runDown));
 
+  addPowerCommands(program, add, run);
+
   add(program, 'status', 'ask every part of the cluster whether it does its work', [
     'sandbar status',
     'sandbar status -o json',
@@ -244,6 +246,33 @@ function addSnapshotCommands(snapshot: Command, add: Add, run: Run): void {
       run(
         async () => (await import('./commands/snapshot.ts')).runSnapshotImport,
         ([path, name]) => ({ path: path as string, ...(name === undefined ? {} : { snapshot: name as string }) }),
+      ),
+    );
+}
+
+function addPowerCommands(program: Command, add: Add, run: Run): void {
+  add(program, 'stop', 'end all containers; objects, volumes, buckets and mounts are there again after start', [
+    'sandbar stop',
+  ]).action(run(async () => (await import('./commands/power.ts')).runStop));
+  add(program, 'start', 'bring a stopped cluster back, with the file and the flags that up was given last', [
+    'sandbar start',
+    'sandbar start --name shop',
+  ]).action(run(async () => (await import('./commands/power.ts')).runStart));
+  add(program, 'pause', 'freeze all containers: they stay in memory and use no processor', ['sandbar pause']).action(
+    run(async () => (await import('./commands/power.ts')).runPause),
+  );
+  add(program, 'resume', 'let a paused cluster go on', ['sandbar resume']).action(
+    run(async () => (await import('./commands/power.ts')).runResume),
+  );
+  add(program, 'restart', 'end and start the containers of a component, or of all, and wait until they answer', [
+    'sandbar restart',
+    'sandbar restart control-plane',
+  ])
+    .addArgument(new Argument('[component]', 'one component').choices([...COMPONENTS, 'mounts']))
+    .action(
+      run(
+        async () => (await import('./commands/power.ts')).runRestart,
+        ([component]) => (component === undefined ? {} : { component: component as string }),
       ),
     );
 }

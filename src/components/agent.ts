@@ -27,6 +27,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
     holds,
   }));
   const mounts = mountsVolume(spec);
+  const node = `/api/v1/nodes/${nodeName(spec.name)}`;
   const container: ContainerResource = {
     kind: 'container',
     id: 'container/agent',
@@ -51,7 +52,11 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       stopTimeoutS: 10,
     },
     files: agentFiles(context),
-    probes: [{ kind: 'api', path: `/api/v1/nodes/${nodeName(spec.name)}`, condition: 'Ready', timeoutMs: 90_000 }],
+    probes: [
+      // The kubelet itself: what the node said last stays for a while when its kubelet has gone.
+      { kind: 'api', path: `${node}/proxy/healthz`, timeoutMs: 90_000 },
+      { kind: 'api', path: node, condition: 'Ready', timeoutMs: 90_000 },
+    ],
   };
   return [...volumes, mounts, container];
 }

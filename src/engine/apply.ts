@@ -1,13 +1,13 @@
 /** Runs a plan's steps as parallel as their dependencies allow. Carries no decisions: those are in the plan. */
 import type { Emit } from '../model/events.ts';
-import type { Plan, Step } from '../model/resources.ts';
+import type { Step } from '../model/resources.ts';
 import type { Clock } from '../model/ports.ts';
 
 export type StepFailure = { readonly step: Step; readonly error: unknown };
 
-export type ApplyOptions = {
+export type ApplyOptions<S extends Step> = {
   /** Calls `report` with what it does or waits for, where that changes. */
-  readonly runStep: (step: Step, report: (text: string) => void) => Promise<void>;
+  readonly runStep: (step: S, report: (text: string) => void) => Promise<void>;
   readonly emit: Emit;
   readonly clock: Clock;
   readonly concurrency: number;
@@ -18,7 +18,10 @@ export type ApplyOptions = {
  * Applies steps in dependency order. A step whose dependency failed is skipped; the others go on, so that one run shows
  * every failure. After an abort nothing new starts. Returns the failures, in the order in which they happened.
  */
-export async function apply(plan: Plan, options: ApplyOptions): Promise<readonly StepFailure[]> {
+export async function apply<S extends Step>(
+  plan: readonly S[],
+  options: ApplyOptions<S>,
+): Promise<readonly StepFailure[]> {
   const failures: StepFailure[] = [];
   const outcomes = new Map<string, Promise<boolean>>();
   const acquire = limit(options.concurrency);
@@ -33,7 +36,7 @@ export async function apply(plan: Plan, options: ApplyOptions): Promise<readonly
   await Promise.all(outcomes.values());
   return failures;
 
-  async function run(step: Step, needed: readonly { id: string; outcome: Promise<boolean> }[]): Promise<boolean> {
+  async function run(step: S, needed: readonly { id: string; outcome: Promise<boolean> }[]): Promise<boolean> {
     for (const { id, outcome } of needed) {
       if (!(await outcome)) {
         options.emit({ type: 'step-skipped', stepId: step.id, owner: step.owner, blockedBy: id });

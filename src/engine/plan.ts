@@ -2,6 +2,7 @@
 import { changedSections, fingerprintOf } from './fingerprint.ts';
 import type {
   ContainerResource,
+  Deed,
   ObservedResource,
   ObservedState,
   Plan,
@@ -47,11 +48,14 @@ function holdsData({ kind, owner }: ObservedResource): boolean {
   return kind !== 'container' && kind !== 'network' && owner !== 'mounts';
 }
 
+/** Goes on last, so that what the others have to say after a long pause is there when it looks whether they live. */
+export const CONTROL_PLANE = 'container/control-plane';
+
 type Decision =
   | { readonly verb: 'keep' }
   | { readonly verb: 'create'; readonly cause: string }
   | { readonly verb: 'update'; readonly cause: string }
-  | { readonly verb: 'start'; readonly cause: string; readonly observed: ObservedResource }
+  | { readonly verb: 'start' | 'resume'; readonly cause: string; readonly observed: ObservedResource }
   | { readonly verb: 'replace'; readonly cause: string; readonly observed: ObservedResource };
 
 function decide(desired: readonly Resource[], observed: ObservedState): ReadonlyMap<ResourceId, Decision> {
@@ -78,6 +82,7 @@ function compare(resource: Resource, observed: ObservedResource | undefined): De
   }
   if (changed.length > 0) return { verb: 'replace', cause: `${changed.join(', ')} changed`, observed };
   if (resource.kind !== 'container' || observed.containerState === 'running') return { verb: 'keep' };
+  if (observed.containerState === 'paused') return { verb: 'resume', cause: 'it is paused', observed };
   // A container that restarts over and over is started anew too: the wait then tells why it does not stay up.
   return { verb: 'start', cause: `it is ${observed.containerState ?? 'stopped'}`, observed };
 }
@@ -99,6 +104,9 @@ function stepsFor(resource: Resource, decision: Decision | undefined): readonly 
         steps.push({ ...base, verb: 'start', id: `start ${resource.id}`, cause, resource, observed });
       }
       break;
+    case 'resume':
+      steps.push(resumption(decision.observed, decision.cause));
+      break;
     case 'keep':
     case undefined:
       break;
@@ -117,6 +125,12 @@ function waitFor(resource: ContainerResource): Step {
     losesData: false,
     resource,
   };
+}
+
+/** Lets a frozen container go on. */
+export function resumption(observed: ObservedResource, cause: string): Deed {
+  const { id, owner } = observed;
+  return { verb: 'resume', id: `resume ${id}`, owner, cause, dependsOn: [], losesData: false, observed };
 }
 
 function removal(observed: ObservedResource, cause: string, losesData: boolean): Step {
@@ -138,19 +152,25 @@ function link(steps: readonly Step[], desired: readonly Resource[]): Plan {
     .filter((step) => step.verb === 'remove' && step.observed.kind === 'container')
     .map((step) => step.id);
   const existing = (...candidates: readonly string[]): readonly string[] => candidates.filter((id) => ids.has(id));
+  const resumptions = steps.filter((step) => step.verb === 'resume').map((step) => step.id);
   const resourcesById = new Map(desired.map((resource) => [resource.id, resource]));
   const readiness = (id: ResourceId): readonly string[] =>
-    existing(`create ${id}`, `update ${id}`, `start ${id}`, ...(needsReady(id) ? [`wait ${id}`] : []));
+    existing(`create ${id}`, `update ${id}`, `start ${id}`, `resume ${id}`, ...(needsReady(id) ? [`wait ${id}`] : []));
   return steps.map((step) => {
     if (step.verb === 'remove') {
       const waitsForContainers = step.observed.kind === 'network' || step.observed.kind === 'volume';
       return { ...step, dependsOn: waitsForContainers ? containerRemovals : [] };
     }
     if (step.verb === 'roll') return step;
-    const { id } = step.resource;
+    const { id } = 'resource' in step ? step.resource : step.observed;
+    if (id === CONTROL_PLANE && step.verb === 'resume') {
+      return { ...step, dependsOn: resumptions.filter((other) => other !== step.id) };
+    }
     const needs = (resourcesById.get(id)?.dependsOn ?? []).flatMap(readiness);
     // A container that stays as it is may have to answer for something that changes, as a mount's for its record.
-    if (step.verb === 'wait') return { ...step, dependsOn: [...existing(`create ${id}`, `start ${id}`), ...needs] };
+    if (step.verb === 'wait') {
+      return { ...step, dependsOn: [...existing(`create ${id}`, `start ${id}`, `resume ${id}`), ...needs] };
+    }
     return { ...step, dependsOn: [...existing(`remove ${id}`), ...needs] };
   });
 }

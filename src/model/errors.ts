@@ -134,8 +134,8 @@ export const ERRORS = {
   },
   CLUSTER_NOT_RUNNING: {
     exitCode: 4,
-    meaning: 'The cluster is there, but a part that the command needs does not run.',
-    fix: '`sandbar up` starts what is stopped and repairs what is missing.',
+    meaning: 'The cluster is there, but it is stopped or paused, or a part that the command needs does not run.',
+    fix: '`sandbar start` after a stop, `sandbar resume` after a pause; `sandbar up` repairs what is missing.',
   },
   NOT_FOUND: {
     exitCode: 4,

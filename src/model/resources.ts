@@ -83,6 +83,11 @@ export type ContainerResource = ResourceBase & {
   readonly probes: readonly Probe[];
 };
 
+/** A container that has to answer, and how that is known. */
+export type Probed = Pick<ContainerResource, 'id' | 'owner' | 'probes'> & {
+  readonly container: Pick<ContainerSpec, 'name'>;
+};
+
 export type KubernetesObject = {
   readonly apiVersion: string;
   readonly kind: string;
@@ -144,7 +149,9 @@ export type Step = {
   | { readonly verb: 'update'; readonly resource: Resource }
   | { readonly verb: 'start'; readonly resource: ContainerResource; readonly observed: ObservedResource }
   | { readonly verb: 'remove'; readonly observed: ObservedResource }
-  | { readonly verb: 'wait'; readonly resource: ContainerResource }
+  /** Containers that stay what they are: frozen, going on, ended, begun anew. */
+  | { readonly verb: 'pause' | 'resume' | 'stop' | 'restart'; readonly observed: ObservedResource }
+  | { readonly verb: 'wait'; readonly resource: Probed }
   /** Pods that run were made before these mounts, or with mounts that are gone: new ones take their place. */
   | {
       readonly verb: 'roll';
@@ -158,6 +165,9 @@ export type Step = {
       readonly dueIds: readonly string[];
     }
 );
+
+/** What changes whether a container runs, and nothing of what it is. */
+export type Deed = Extract<Step, { readonly verb: 'pause' | 'resume' | 'stop' | 'restart' }>;
 
 /** Steps in an order in which every step stands after those it depends on. */
 export type Plan = readonly Step[];

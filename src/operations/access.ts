@@ -5,6 +5,7 @@ import type { Emit } from '../model/events.ts';
 import { IDENTITY_PATH, parseIdentity, type Identity } from '../model/identity.ts';
 import { LABELS, containerName } from '../model/names.ts';
 import type { ApiAccess, Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
+import type { ContainerState } from '../model/resources.ts';
 
 export type ClusterAccess = {
   readonly name: string;
@@ -64,6 +65,7 @@ export function openAccess(
   containers: readonly ContainerSummary[],
   identity: Identity | undefined,
 ): ClusterAccess {
+  requireAwake(clusterName, containers);
   const controlPlane = componentOf(containers, 'control-plane');
   if (controlPlane?.state !== 'running') {
     throw new SandbarError(
@@ -72,12 +74,44 @@ export function openAccess(
       { hint: 'sandbar up starts what is stopped and repairs what is missing' },
     );
   }
+  return accessOf(clusterName, containers, identity);
+}
+
+/** How a cluster is reached, whether or not it answers just now. */
+export function accessOf(
+  clusterName: string,
+  containers: readonly ContainerSummary[],
+  identity: Identity | undefined,
+): ClusterAccess {
   if (identity === undefined) {
     throw new SandbarError('CLUSTER_NOT_RUNNING', `cluster "${clusterName}" has no identity in its volume`, {
       hint: 'sandbar up makes a new one',
     });
   }
-  return { name: clusterName, containers, identity, api: apiAccess(identity, controlPlane) };
+  const port = hostPortOf(containers, 'control-plane', 6443) ?? 6443;
+  return { name: clusterName, containers, identity, api: adminAccess(identity, port) };
+}
+
+/** `partly running`: something ended that should run, or an earlier command was interrupted. `down`: only data are kept. */
+export type ClusterState = 'running' | 'partly running' | 'paused' | 'stopped' | 'down';
+
+export function clusterState(containers: readonly ContainerSummary[]): ClusterState {
+  // A folder of the host that is gone stops its mount's container, and no more; some serve only for a moment.
+  const own = containers.filter(({ labels }) => ![undefined, 'mounts'].includes(labels[LABELS.component]));
+  const count = (state: ContainerState): number => own.filter((container) => container.state === state).length;
+  if (own.length === 0) return 'down';
+  if (count('running') === own.length) return 'running';
+  if (count('running') + count('restarting') > 0) return 'partly running';
+  return count('paused') > 0 ? 'paused' : 'stopped';
+}
+
+/** Refuses what needs a cluster that runs, where somebody has stopped or paused all of it. */
+export function requireAwake(clusterName: string, containers: readonly ContainerSummary[]): void {
+  const state = clusterState(containers);
+  if (state !== 'paused' && state !== 'stopped') return;
+  throw new SandbarError('CLUSTER_NOT_RUNNING', `cluster "${clusterName}" is ${state}`, {
+    hint: state === 'paused' ? 'sandbar resume' : 'sandbar start',
+  });
 }
 
 /** What a file of the volume `pki` is read through where the cluster has no control plane. */
@@ -217,9 +251,4 @@ export async function objectStoreAccess(access: ClusterAccess, runtime: Runtime)
 
 export async function openObjectStore(access: ClusterAccess, ports: Ports): Promise<ObjectStore> {
   return ports.connectObjectStore(await objectStoreAccess(access, ports.runtime));
-}
-
-function apiAccess(identity: Identity, controlPlane: ContainerSummary): ApiAccess {
-  const port = controlPlane.ports.find((published) => published.containerPort === 6443)?.hostPort ?? 6443;
-  return adminAccess(identity, port);
 }

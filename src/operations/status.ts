@@ -1,18 +1,11 @@
 /** `status` and `list`: what there is, read from Docker and asked of every part. */
 import { INGRESS_CLASS } from '../components/ingress.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
-import {
-  COMPONENTS,
-  LABELS,
-  SYSTEM_NAMESPACE,
-  containerName,
-  contextName,
-  nodeName,
-  type Component,
-} from '../model/names.ts';
+import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, contextName, type Component } from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
 import {
+  clusterState,
   componentOf,
   findContainers,
   hostPortOf,
@@ -20,7 +13,9 @@ import {
   openAccess,
   readIdentity,
   type ClusterAccess,
+  type ClusterState,
 } from './access.ts';
+import { probesFor } from './component-probes.ts';
 
 export type ComponentStatus = {
   readonly component: string;
@@ -32,6 +27,7 @@ export type ComponentStatus = {
 
 export type ClusterStatus = {
   readonly name: string;
+  readonly state: ClusterState;
   readonly isReady: boolean;
   readonly components: readonly ComponentStatus[];
   readonly context: string;
@@ -43,8 +39,7 @@ export type ClusterStatus = {
 
 export type ClusterListing = {
   readonly name: string;
-  /** `running`, `partly running`, `stopped`, or `down`: only data are kept. */
-  readonly state: string;
+  readonly state: ClusterState;
   readonly apiServer: string | undefined;
 };
 
@@ -72,6 +67,7 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
   };
   return {
     name: clusterName,
+    state: clusterState(containers),
     isReady: components.every((component) => component.isReady),
     components,
     context: contextName(clusterName),
@@ -89,16 +85,11 @@ export async function list(runtime: Runtime): Promise<readonly ClusterListing[]>
     runtime.listContainers({ key: LABELS.cluster }),
   ]);
   return names.map((name) => {
-    const own = containers.filter(
-      // A folder of the host that is gone stops its mount's container, and no more; some serve only for a moment.
-      ({ labels }) => labels[LABELS.cluster] === name && ![undefined, 'mounts'].includes(labels[LABELS.component]),
-    );
-    const running = own.filter((container) => container.state === 'running').length;
+    const own = containers.filter(({ labels }) => labels[LABELS.cluster] === name);
     const apiPort = hostPortOf(own, 'control-plane', 6443);
     return {
       name,
-      state:
-        own.length === 0 ? 'down' : running === 0 ? 'stopped' : running === own.length ? 'running' : 'partly running',
+      state: clusterState(own),
       apiServer: apiPort === undefined ? undefined : `https://127.0.0.1:${String(apiPort)}`,
     };
   });
@@ -113,14 +104,26 @@ async function probeAll(access: ClusterAccess, ports: Ports, signal: AbortSignal
         const container = componentOf(access.containers, component);
         if (container === undefined) return (await isMissed(component, cluster)) ? missing(component) : undefined;
         if (container.state !== 'running') return describe(container, component, `it is ${container.state}`);
-        const probe = probeFor(component, access.name, access.containers);
-        return describe(container, component, await ask(probe, waitPorts, signal));
+        const probes = probesFor(component, access.name, { containers: access.containers, timeoutMs: TIMEOUT_MS });
+        return describe(container, component, await findProblem(probes, waitPorts, signal));
       }),
     );
     return found.filter((component) => component !== undefined);
   } finally {
     cluster.close();
   }
+}
+
+async function findProblem(
+  probes: readonly Probe[],
+  ports: WaitPorts,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  for (const probe of probes) {
+    const problem = await ask(probe, ports, signal);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
 }
 
 /** Nothing can be asked then; what runs all the same waits for the API to come back. */
@@ -138,26 +141,6 @@ function withoutApi(containers: readonly ContainerSummary[]): readonly Component
 async function isMissed(component: Component, cluster: Cluster): Promise<boolean> {
   const trace = TRACES[component];
   return trace === undefined || (await cluster.get(trace, { timeoutMs: TIMEOUT_MS })).status === 200;
-}
-
-function probeFor(component: Component, clusterName: string, containers: readonly ContainerSummary[]): Probe {
-  const timeoutMs = TIMEOUT_MS;
-  const local = (port: number, path: string): string =>
-    `http://127.0.0.1:${String(hostPortOf(containers, component, port) ?? 0)}${path}`;
-  switch (component) {
-    case 'control-plane':
-      return { kind: 'api', path: '/readyz', timeoutMs };
-    case 'agent':
-      return { kind: 'api', path: `/api/v1/nodes/${nodeName(clusterName)}`, condition: 'Ready', timeoutMs };
-    case 'dns': {
-      const command = ['sandbar-agent', 'resolve', 'kubernetes.default.svc.cluster.local', '--timeout', '2s'];
-      return { kind: 'exec', containerName: containerName(clusterName, 'agent'), command, timeoutMs };
-    }
-    case 'ingress':
-      return { kind: 'http', url: local(80, '/'), acceptedStatuses: [200, 404], timeoutMs };
-    case 'object-store':
-      return { kind: 'http', url: local(9000, '/minio/health/ready'), acceptedStatuses: [200], timeoutMs };
-  }
 }
 
 function describe(container: ContainerSummary, component: Component, problem: string | undefined): ComponentStatus {

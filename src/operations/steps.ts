@@ -1,12 +1,24 @@
 /** What each step of a plan does to Docker, Kubernetes and the object store. One step, one deed. */
+import type { StepFailure } from '../engine/apply.ts';
 import { fingerprintOf } from '../engine/fingerprint.ts';
+import { CONTROL_PLANE } from '../engine/plan.ts';
 import { labelsFor } from '../engine/observe.ts';
 import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
+import { SandbarError } from '../model/errors.ts';
 import type { Cluster, ObjectStore, Runtime } from '../model/ports.ts';
-import type { KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
+import type { Deed, KubernetesObject, ObservedResource, Resource, Step } from '../model/resources.ts';
 import { recordRef } from '../model/mounts.ts';
 import { isOutdated, podsOf, rollWorkload, settleRollout } from './mount-pods.ts';
 import { findWorkload, planRollout } from './mount-workloads.ts';
+
+/** The agent gives pods 1.2 s, the control plane writes down what it has acknowledged anyway. */
+const STOP_TIMEOUT_S = 10;
+
+/**
+ * What the agent has before the API server goes on, to which it says then how it is. After a pause of more than three
+ * minutes its kubelet holds itself for ill until it has listed its pods again, and would be not ready for ten seconds.
+ */
+const AGENT_LEAD_MS = 250;
 
 export type StepTargets = {
   readonly clusterName: string;
@@ -26,6 +38,12 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
     case 'start':
       await runtime.startContainer(step.observed.ref);
       break;
+    case 'resume':
+    case 'pause':
+    case 'stop':
+    case 'restart':
+      await runDeed(step, { ...targets.waitPorts, signal: targets.signal });
+      break;
     case 'remove':
       await remove(step.observed, { runtime, cluster, objectStore: targets.objectStore });
       break;
@@ -34,6 +52,29 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
       break;
     case 'roll':
       await roll(step, targets, report);
+      break;
+  }
+}
+
+/** Changes whether a container runs, for which the engine is enough. */
+export async function runDeed(
+  step: Deed,
+  { runtime, clock, signal }: Pick<WaitPorts, 'runtime' | 'clock'> & { readonly signal: AbortSignal },
+): Promise<void> {
+  const { id, ref } = step.observed;
+  switch (step.verb) {
+    case 'resume':
+      if (id === CONTROL_PLANE && step.dependsOn.length > 0) await clock.sleep(AGENT_LEAD_MS, signal);
+      await runtime.unpauseContainer(ref);
+      break;
+    case 'pause':
+      await runtime.pauseContainer(ref);
+      break;
+    case 'stop':
+      await runtime.stopContainer(ref, { timeoutS: STOP_TIMEOUT_S });
+      break;
+    case 'restart':
+      await runtime.restartContainer(ref, { timeoutS: STOP_TIMEOUT_S });
       break;
   }
 }
@@ -113,4 +154,20 @@ async function make(resource: Resource, targets: StepTargets): Promise<void> {
       await targets.objectStore?.createBucket(resource.bucket);
       break;
   }
+}
+
+/** Throws the first failure of a run, which then names the others. */
+export function throwFailures(failures: readonly StepFailure[]): void {
+  const [first, ...rest] = failures;
+  if (first === undefined) return;
+  if (rest.length === 0 || !(first.error instanceof SandbarError)) throw first.error;
+  const { error } = first;
+  const others = rest.map(
+    ({ step, error: other }) => `${step.id}: ${other instanceof Error ? other.message : String(other)}`,
+  );
+  throw new SandbarError(error.code, error.message, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: [...error.details, ...others],
+    cause: error,
+  });
 }

@@ -1,7 +1,7 @@
 /** `up`: makes a cluster what its spec says, from whatever is there. */
 import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
 import type { ComponentContext, ImageRefs } from '../components/context.ts';
-import { apply, type StepFailure } from '../engine/apply.ts';
+import { apply } from '../engine/apply.ts';
 import { observeBuckets, observeDocker, observeObjects } from '../engine/observe.ts';
 import { formatPlan, isConverged, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
@@ -23,7 +23,7 @@ import { adminAccess, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { preflight } from './preflight.ts';
-import { runStep, type StepTargets } from './steps.ts';
+import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
 import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
 
@@ -319,21 +319,6 @@ async function applyOrThrow(
   });
   if (signal.aborted) throw signal.reason;
   throwFailures(failures);
-}
-
-function throwFailures(failures: readonly StepFailure[]): void {
-  const [first, ...rest] = failures;
-  if (first === undefined) return;
-  if (rest.length === 0 || !(first.error instanceof SandbarError)) throw first.error;
-  const { error } = first;
-  const others = rest.map(
-    ({ step, error: other }) => `${step.id}: ${other instanceof Error ? other.message : String(other)}`,
-  );
-  throw new SandbarError(error.code, error.message, {
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    details: [...error.details, ...others],
-    cause: error,
-  });
 }
 
 function emitPlan(steps: Plan, emit: Emit): void {

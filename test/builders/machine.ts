@@ -47,6 +47,7 @@ export class Machine {
     this.runtime.programs.set('sandbar-agent', () => ({ stdout: '10.96.0.1\n' }));
     this.cluster.answers.set('/api/v1/namespaces/default/serviceaccounts/default', { status: 200, body: '{}' });
     this.cluster.answers.set('/api/v1/nodes/sandbar-dev', { status: 200, body: READY });
+    this.cluster.answers.set('/api/v1/nodes/sandbar-dev/proxy/healthz', { status: 200, body: 'ok' });
     this.#answerProbes();
   }
 

@@ -48,7 +48,21 @@ describe('plan', () => {
     expect(stepIn(steps, 'wait container/agent')?.dependsOn).toEqual(['create container/agent']);
   });
 
-  it.each(['exited', 'dead', 'paused'] as const)('starts a container that is %s', (containerState) => {
+  it('lets what is paused go on, the control plane last', () => {
+    let observed = observedFrom(docker);
+    for (const resource of docker.filter(({ kind }) => kind === 'container')) {
+      observed = withResource(observed, resource, { containerState: 'paused' });
+    }
+    const steps = plan(docker, observed);
+    const last = stepIn(steps, 'resume container/control-plane');
+    expect(formatPlan([last!])).toBe('resume container/control-plane (it is paused)');
+    expect(last?.dependsOn.toSorted()).toEqual(
+      ['agent', 'dns', 'ingress', 'object-store'].map((component) => `resume container/${component}`),
+    );
+    expect(stepIn(steps, 'wait container/dns')?.dependsOn).toContain('resume container/dns');
+  });
+
+  it.each(['exited', 'dead'] as const)('starts a container that is %s', (containerState) => {
     const dns = getResource(docker, 'container/dns');
     const steps = plan(docker, withResource(observedFrom(docker), dns, { containerState }));
     expect(formatPlan(steps)).toBe(`start container/dns (it is ${containerState})`);

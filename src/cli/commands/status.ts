@@ -32,8 +32,14 @@ function formatStatus(result: ClusterStatus, terminal: Terminal): string {
     ['object store', result.objectStore],
     ['its console', result.objectStoreConsole],
   ].filter((place): place is [string, string] => place[1] !== undefined);
-  const headline = `cluster ${result.name} is ${result.isReady ? 'ready' : 'not ready: sandbar up repairs it'}`;
+  const headline = `cluster ${result.name} is ${describeState(result)}`;
   return [headline, formatTable(rows), '', formatTable(places)].join('\n');
+}
+
+function describeState({ isReady, state }: ClusterStatus): string {
+  if (isReady) return 'ready';
+  if (state === 'paused') return 'paused: sandbar resume lets it go on';
+  return state === 'stopped' ? 'stopped: sandbar start brings it back' : 'not ready: sandbar up repairs it';
 }
 
 function formatList(clusters: readonly ClusterListing[]): string {

@@ -8,6 +8,7 @@ import { SandbarError } from '../../model/errors.ts';
 import { COMPONENTS, contextName } from '../../model/names.ts';
 import type { ApiAccess } from '../../model/ports.ts';
 import type { ConfigFlags } from '../../config/flags.ts';
+import type { CliDependencies } from '../context.ts';
 import { formatMs } from '../view/plain.ts';
 import { loadSpec, type LoadedSpec } from '../load-spec.ts';
 import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
@@ -20,7 +21,7 @@ export function runUp(input: CommandInput<UpFlags>): Promise<number> {
     const startedAt = ports.clock.now();
     const loaded = await loadSpec({ ...globals, ...flags }, cli.host, emit);
     const result = await upWithContext(input, { ...loaded, ports, emit, confirm });
-    return { result: describe(result), text: formatResult(result, ports.clock.now() - startedAt) };
+    return { result: describeUp(result), text: formatUp(result, ports.clock.now() - startedAt) };
   });
 }
 
@@ -49,22 +50,26 @@ export async function upWithContext(
   if (!result.isDryRun) {
     const access = adminAccess(result.context.identity, result.context.ports.api);
     await addKubeconfigEntry(cli.host, { name: contextName(spec.name), access });
-    await settleEvents(spec.name, access);
+    await settleMountEvents({ clusterName: spec.name, access }, cli, { ports, emit });
   }
   return result;
+}
 
-  /** A cluster is up whether or not its mounts' file events could be proven. */
-  async function settleEvents(clusterName: string, access: ApiAccess): Promise<void> {
-    try {
-      await settleAllEvents(clusterName, access, { ports, startRelay: cli.startRelay, signal: cli.signal });
-    } catch (error) {
-      if (!(error instanceof SandbarError) || cli.signal.aborted) throw error;
-      emit({ type: 'warning', text: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) });
-    }
+/** A cluster is up whether or not its mounts' file events could be proven. */
+export async function settleMountEvents(
+  { clusterName, access }: { readonly clusterName: string; readonly access: ApiAccess },
+  { startRelay, signal }: Pick<CliDependencies, 'startRelay' | 'signal'>,
+  { ports, emit }: Pick<CommandContext, 'ports' | 'emit'>,
+): Promise<void> {
+  try {
+    await settleAllEvents(clusterName, access, { ports, startRelay, signal });
+  } catch (error) {
+    if (!(error instanceof SandbarError) || signal.aborted) throw error;
+    emit({ type: 'warning', text: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) });
   }
 }
 
-function describe(result: UpResult): unknown {
+export function describeUp(result: UpResult): unknown {
   const { context } = result;
   return {
     cluster: result.clusterName,
@@ -77,7 +82,7 @@ function describe(result: UpResult): unknown {
   };
 }
 
-function formatResult(result: UpResult, ms: number): string {
+export function formatUp(result: UpResult, ms: number): string {
   const { clusterName, context } = result;
   const changes = formatPlan(result.plan);
   if (result.isDryRun) return changes === '' ? `cluster ${clusterName}: nothing to change` : changes;

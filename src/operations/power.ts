@@ -1,0 +1,189 @@
+/** `stop`, `pause`, `resume`, `restart`: whether a cluster's containers run. What they are and hold stays as it is. */
+import { apply } from '../engine/apply.ts';
+import { observeDocker, type DockerObservation } from '../engine/observe.ts';
+import { CONTROL_PLANE } from '../engine/plan.ts';
+import { planPause, planRestart, planResume, planStop, type PowerPlan } from '../engine/power.ts';
+import { waitUntilReady } from '../engine/wait.ts';
+import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
+import type { Identity } from '../model/identity.ts';
+import { COMPONENTS, LABELS, nodeName, type Component } from '../model/names.ts';
+import type { Cluster, ContainerSummary, Ports } from '../model/ports.ts';
+import type { Deed, ObjectRef, Probed } from '../model/resources.ts';
+import {
+  accessOf,
+  clusterNotFound,
+  clusterState,
+  componentOf,
+  readIdentity,
+  requireAwake,
+  withCluster,
+  withClusterLock,
+} from './access.ts';
+import { probesFor } from './component-probes.ts';
+import { listRecords } from './mount-records.ts';
+import { runDeed, throwFailures } from './steps.ts';
+import { warnOfMissing } from './up-mounts.ts';
+
+export type PowerRequest = {
+  readonly clusterName: string;
+  /** How long to wait for each part, in milliseconds. */
+  readonly timeoutMs: number | undefined;
+  readonly signal: AbortSignal;
+};
+
+/** Ids of the steps that were taken; none where all was so already. */
+export type PowerResult = { readonly clusterName: string; readonly steps: readonly string[] };
+
+/** Docker steps at a time: the engine does them side by side, and most of each is waiting. */
+const CONCURRENCY = 16;
+
+/** A part that ran a moment ago is back in seconds. */
+const READY_MS = 60_000;
+
+/** An API server that does not answer at once is frozen without ado. */
+const LEASE_MS = 200;
+
+type Context = {
+  readonly request: PowerRequest;
+  readonly ports: Ports;
+  readonly emit: Emit;
+  readonly docker: DockerObservation;
+  readonly identity: Identity | undefined;
+};
+
+/** Ends every container, each in its own time. */
+export function stop(request: PowerRequest, ports: Ports, emit: Emit): Promise<PowerResult> {
+  return withContext(request, { ports, emit }, (context) => run(planStop(context.docker.state), context));
+}
+
+/** Freezes every container: all stays in memory and takes no processor. */
+export function pause(request: PowerRequest, ports: Ports, emit: Emit): Promise<PowerResult> {
+  return withContext(request, { ports, emit }, (context) => {
+    requireStarted(context);
+    return run(planPause(context.docker.state), context, async (step) => {
+      if (step.observed.id === CONTROL_PLANE) await renewLease(context);
+      await runDeed(step, { ...ports, ...request });
+    });
+  });
+}
+
+/** Lets every container go on that is frozen, and waits until the cluster answers. */
+export function resume(request: PowerRequest, ports: Ports, emit: Emit): Promise<PowerResult> {
+  return withContext(request, { ports, emit }, (context) => {
+    requireStarted(context);
+    return run(planResume(context.docker.state, awaitedOf(context)), context);
+  });
+}
+
+/** Ends and starts the containers of a component, or all, and waits until the cluster answers. */
+export function restart(
+  request: PowerRequest & { readonly component: string | undefined },
+  ports: Ports,
+  emit: Emit,
+): Promise<PowerResult> {
+  return withContext(request, { ports, emit }, async (context) => {
+    const { clusterName, component } = request;
+    const { docker, identity } = context;
+    requireAwake(clusterName, docker.containers);
+    if (component !== undefined && componentOf(docker.containers, component) === undefined) {
+      throw new SandbarError('NOT_FOUND', `cluster "${clusterName}" has no container of ${component}`, {
+        hint: `there are ${componentsOf(docker.containers).join(', ')}; sandbar up makes what is missing`,
+      });
+    }
+    const result = await run(planRestart(docker.state, { component, awaited: awaitedOf(context) }), context);
+    const { host, runtime } = ports;
+    const access = accessOf(clusterName, docker.containers, identity);
+    const records = await withCluster(access, ports, listRecords);
+    const types = await Promise.all(records.map(({ source }) => host.findFileType(source)));
+    const attachable = records.filter((_, index) => types[index] !== undefined);
+    await warnOfMissing(attachable, { clusterName, runtime, emit });
+    return result;
+  });
+}
+
+async function withContext(
+  request: PowerRequest,
+  { ports, emit }: Pick<Context, 'ports' | 'emit'>,
+  work: (context: Context) => Promise<PowerResult>,
+): Promise<PowerResult> {
+  const { clusterName, signal } = request;
+  const { runtime, host } = ports;
+  return withClusterLock(clusterName, { host, emit, signal }, async () => {
+    const [docker, identity] = await Promise.all([
+      observeDocker(runtime, clusterName),
+      readIdentity(runtime, clusterName),
+    ]);
+    if (docker.containers.length === 0) throw await clusterNotFound(runtime, clusterName);
+    return work({ request, ports, emit, docker, identity });
+  });
+}
+
+async function run(
+  steps: PowerPlan,
+  { request, ports, emit, docker, identity }: Context,
+  perform = (step: Deed): Promise<void> => runDeed(step, { ...ports, ...request }),
+): Promise<PowerResult> {
+  const { clusterName, signal } = request;
+  if (steps.length > 0) emit({ type: 'plan', steps: steps.map(({ id, owner, cause }) => ({ id, owner, cause })) });
+  // What only ends or freezes needs no identity: it must work for a cluster that lacks some of itself.
+  let cluster: Cluster | undefined;
+  const connect = (): Cluster =>
+    (cluster ??= ports.connectCluster(accessOf(clusterName, docker.containers, identity).api));
+  try {
+    const failures = await apply(steps, {
+      runStep: async (step, report) => {
+        if (step.verb !== 'wait') await perform(step);
+        else await waitUntilReady(step.resource, { ...ports, cluster: connect() }, { ...request, onQuestion: report });
+      },
+      emit,
+      clock: ports.clock,
+      concurrency: CONCURRENCY,
+      signal,
+    });
+    if (signal.aborted) throw signal.reason;
+    throwFailures(failures);
+    return { clusterName, steps: steps.filter(({ verb }) => verb !== 'wait').map(({ id }) => id) };
+  } finally {
+    cluster?.close();
+  }
+}
+
+/**
+ * A sign of life in the node's name, just before nobody can give one. After a long pause the control plane finds it
+ * unread, and waits for the next instead of taking the node for dead.
+ */
+async function renewLease({ request, ports, docker, identity }: Context): Promise<void> {
+  const { clusterName } = request;
+  if (identity === undefined || componentOf(docker.containers, 'control-plane')?.state !== 'running') return;
+  const name = nodeName(clusterName);
+  const path = `/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/${name}`;
+  await withCluster(accessOf(clusterName, docker.containers, identity), ports, async (cluster) => {
+    const { status, body } = await cluster.get(path, { timeoutMs: LEASE_MS });
+    if (status !== 200) return;
+    const lease = JSON.parse(body) as LeaseObject;
+    // By the node's own clock: the host's may be another.
+    const renewTime = new Date(Date.parse(lease.spec.renewTime) + 1).toISOString().replace('Z', '000Z');
+    await cluster.patch(lease, { spec: { renewTime } });
+  });
+}
+
+type LeaseObject = ObjectRef & { readonly spec: { readonly renewTime: string } };
+
+/** The components that are there: each has to answer. */
+function awaitedOf({ request: { clusterName }, docker: { containers } }: Context): readonly Probed[] {
+  return COMPONENTS.flatMap((component: Component): readonly Probed[] => {
+    const container = componentOf(containers, component);
+    if (container === undefined) return [];
+    const probes = probesFor(component, clusterName, { containers, timeoutMs: READY_MS });
+    return [{ id: `container/${component}`, owner: component, container: { name: container.name }, probes }];
+  });
+}
+
+function componentsOf(containers: readonly ContainerSummary[]): readonly string[] {
+  return [...new Set(containers.flatMap(({ labels }) => labels[LABELS.component] ?? []))].sort();
+}
+
+function requireStarted({ request: { clusterName }, docker: { containers } }: Context): void {
+  if (clusterState(containers) === 'stopped') requireAwake(clusterName, containers);
+}

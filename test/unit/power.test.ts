@@ -1,0 +1,227 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { list } from '../../src/operations/status.ts';
+import { COMPONENTS } from '../../src/model/names.ts';
+import { Machine, dyingCaller } from '../builders/machine.ts';
+import { MountMachine } from '../builders/mounts.ts';
+import { Shell } from '../builders/shell.ts';
+
+const NAMES = COMPONENTS.map((component) => `sandbar-dev-${component}`);
+
+describe('power', () => {
+  let machine: Machine;
+  let shell: Shell;
+
+  beforeEach(async () => {
+    machine = new Machine();
+    machine.host.files.set('/home/ada/app/package.json', { content: '{}', mode: 0o644, ageMs: 0 });
+    shell = new Shell(machine);
+    await shell.lines('up');
+    machine.runtime.calls.length = 0;
+  });
+
+  const states = (): readonly string[] => [...machine.runtime.containers.values()].map(({ state }) => state);
+  const all = (state: string): readonly string[] => NAMES.map(() => state);
+  const fail = async (...argv: readonly string[]): Promise<string> => {
+    const { exitCode, stderr } = await shell.run(...argv);
+    expect(exitCode).toBe(4);
+    return stderr;
+  };
+
+  it('stops every container once, and brings each back with what it was', async () => {
+    const ids = machine.containerIds();
+    expect((await shell.lines('stop'))[0]).toMatch(/^cluster dev is stopped \(/);
+    expect(states()).toEqual(all('exited'));
+    const calls = machine.runtime.calls.length;
+    expect(await shell.lines('stop')).toEqual(['cluster dev is stopped already', '  sandbar start brings it back']);
+    expect(machine.runtime.calls).toHaveLength(calls);
+    expect((await list(machine.runtime)).map(({ state }) => state)).toEqual(['stopped']);
+    expect((await shell.lines('start'))[0]).toMatch(/^cluster dev is ready/);
+    expect(states()).toEqual(all('running'));
+    expect(machine.containerIds()).toEqual(ids);
+    expect((await shell.lines('start'))[0]).toBe('cluster dev is up: nothing to change');
+  });
+
+  it('starts a cluster with what up was given last', async () => {
+    await shell.lines('up', '--bucket', 'pictures', '--api-port', '7443');
+    await shell.lines('stop');
+    expect((await shell.lines('start'))[0]).toMatch(/^cluster dev is ready/);
+    expect(machine.runtime.containers.get('sandbar-dev-control-plane')?.spec.ports).toEqual([
+      { hostPort: 7443, containerPort: 6443 },
+    ]);
+  });
+
+  it('starts beside a port that was taken meanwhile, and says so', async () => {
+    await shell.lines('stop');
+    machine.host.listeners.set(80, 'nginx (pid 411)');
+    const { stderr, exitCode } = await shell.run('start');
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain('port 80 is used by nginx (pid 411): ingress is on 8080');
+    expect(machine.runtime.containers.get('sandbar-dev-ingress')?.spec.ports[0]?.hostPort).toBe(8080);
+  });
+
+  it('starts nothing where there is no cluster', async () => {
+    expect(await fail('start', '--name', 'shop')).toContain('there is no cluster "shop"');
+    for (const verb of ['stop', 'pause', 'resume', 'restart']) {
+      expect(await fail(verb, '--name', 'shop')).toContain('there is dev: choose with --name');
+    }
+  });
+
+  it('brings back what is down, from its data', async () => {
+    await shell.lines('up', '--bucket', 'pictures');
+    await shell.lines('down');
+    expect(await fail('stop')).toContain('cluster "dev" is down');
+    await shell.lines('start');
+    expect(states()).toEqual(all('running'));
+    expect(machine.identitiesMade).toBe(1);
+    expect(await machine.objectStore.listBuckets()).toMatchObject([{ name: 'pictures' }]);
+  });
+
+  it('freezes the control plane last, and lets it go on last', async () => {
+    await shell.lines('pause');
+    expect(states()).toEqual(all('paused'));
+    expect(machine.runtime.calls.at(-1)).toBe('pause sandbar-dev-control-plane');
+    expect((await shell.lines('pause'))[0]).toBe('cluster dev is paused already');
+    expect((await list(machine.runtime)).map(({ state }) => state)).toEqual(['paused']);
+    await shell.lines('resume');
+    expect(states()).toEqual(all('running'));
+    expect(machine.runtime.calls.at(-1)).toBe('resume sandbar-dev-control-plane');
+    expect((await shell.lines('resume'))[0]).toBe('cluster dev is running already');
+    expect(machine.runtime.calls).toHaveLength(10);
+  });
+
+  it('leaves a sign of life of the node that nobody reads before the cluster goes on', async () => {
+    const path = '/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/sandbar-dev';
+    const metadata = { name: 'sandbar-dev', namespace: 'kube-node-lease' };
+    const spec = { renewTime: '2026-05-01T12:00:00.123456Z' };
+    const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata, spec };
+    await machine.cluster.apply(lease);
+    machine.cluster.answers.set(path, { status: 200, body: JSON.stringify(lease) });
+    await shell.lines('pause');
+    const renewed = machine.cluster.objects.get('coordination.k8s.io/v1 Lease kube-node-lease sandbar-dev');
+    expect(renewed?.['spec']).toEqual({ renewTime: '2026-05-01T12:00:00.124000Z' });
+  });
+
+  it('lets up and start resume what is paused', async () => {
+    for (const verb of ['up', 'start']) {
+      await shell.lines('pause');
+      machine.runtime.calls.length = 0;
+      await shell.lines(verb);
+      expect(machine.runtime.calls.toSorted()).toEqual(NAMES.map((name) => `resume ${name}`).toSorted());
+    }
+  });
+
+  it('stops and removes what is paused', async () => {
+    await shell.lines('pause');
+    await shell.lines('stop');
+    expect(machine.runtime.calls.filter((call) => call.startsWith('resume'))).toHaveLength(5);
+    expect(states()).toEqual(all('exited'));
+    await shell.lines('start');
+    await shell.lines('pause');
+    await shell.lines('down');
+    expect(states()).toEqual([]);
+  });
+
+  it('says what to do in every other command', async () => {
+    const others = [['kubeconfig'], ['bucket', 'ls'], ['mounts'], ['mount', '.', 'deployment/web:/app']];
+    for (const [verb, state, fix] of [
+      ['pause', 'paused', 'sandbar resume'],
+      ['stop', 'stopped', 'sandbar start'],
+    ] as const) {
+      await shell.lines(verb);
+      for (const argv of [...others, ['restart']]) {
+        expect(await fail(...argv)).toBe(`✖ cluster "dev" is ${state}\n  fix: ${fix}\n`);
+      }
+      const { stdout, exitCode } = await shell.run('status');
+      expect(stdout).toMatch(new RegExp(`^cluster dev is ${state}: ${fix}`));
+      expect(exitCode).toBe(1);
+    }
+    for (const verb of ['pause', 'resume']) expect(await fail(verb)).toContain('fix: sandbar start');
+  });
+
+  it('restarts one component, or all, and asks for each part then', async () => {
+    const asked: string[] = [];
+    const get = machine.cluster.get.bind(machine.cluster);
+    machine.cluster.get = (path) => {
+      asked.push(path);
+      return get(path);
+    };
+    await shell.lines('restart', 'dns');
+    expect(machine.runtime.calls).toEqual(['stop sandbar-dev-dns', 'start sandbar-dev-dns']);
+    expect(asked).toContain('/api/v1/nodes/sandbar-dev/proxy/healthz');
+    machine.runtime.calls.length = 0;
+    const result = (await shell.json('restart')) as { readonly steps: readonly string[] };
+    expect(result).toMatchObject({ cluster: 'dev', state: 'running' });
+    expect(result.steps.toSorted()).toEqual(COMPONENTS.map((name) => `restart container/${name}`).toSorted());
+    expect(machine.runtime.calls).toHaveLength(10);
+    expect(states()).toEqual(all('running'));
+  });
+
+  it('has no container to restart where the cluster has none', async () => {
+    expect(await fail('restart', 'mounts')).toContain('cluster "dev" has no container of mounts');
+    await shell.lines('up', '--no-ingress', '--yes');
+    expect(await fail('restart', 'ingress')).toContain('there are agent, control-plane, dns, object-store');
+  });
+
+  it('starts what has ended beside parts that run', async () => {
+    await machine.runtime.stopContainer('sandbar-dev-dns');
+    await shell.lines('restart', 'dns');
+    expect(states()).toEqual(all('running'));
+  });
+
+  it('stops a cluster that has lost its control plane', async () => {
+    await machine.runtime.removeContainer('sandbar-dev-control-plane');
+    await shell.lines('stop');
+    expect(new Set(states())).toEqual(new Set(['exited']));
+  });
+
+  it.each(['stop', 'pause', 'resume', 'restart'])('finishes %s when its process was killed anywhere', async (verb) => {
+    for (let atChange = 1; atChange <= 5; atChange += 1) {
+      for (const isCarriedOut of [true, false]) {
+        if (verb === 'resume') await shell.lines('pause');
+        await new Promise<void>((resolve) => {
+          machine.wrapRuntime = (runtime) => dyingCaller(runtime, { atChange, isCarriedOut, onDeath: resolve });
+          void shell.run(verb);
+        });
+        machine.restartCommandLine();
+        await shell.lines(verb);
+        expect(new Set(states()).size).toBe(1);
+        await shell.lines('start');
+        expect(states()).toEqual(all('running'));
+      }
+    }
+  });
+
+  it('takes turns with other commands', async () => {
+    await Promise.all([shell.run('stop'), shell.run('start'), shell.run('pause')]);
+    await shell.lines('start');
+    expect(states()).toEqual(all('running'));
+  });
+});
+
+describe('power with mounts', () => {
+  it('ends, freezes and restarts their containers too, and says of one that does not come back', async () => {
+    const machine = await MountMachine.start();
+    machine.workload('Deployment', 'web', { replicas: 1 });
+    const shell = new Shell(machine);
+    await shell.lines('mount', '.', 'deployment/web:/app');
+    const mount = [...machine.runtime.containers.values()].find(({ spec }) => spec.name.includes('-mount-'))!;
+    for (const [verb, state, back] of [
+      ['stop', 'exited', 'start'],
+      ['pause', 'paused', 'resume'],
+    ] as const) {
+      await shell.lines(verb);
+      expect(mount.state).toBe(state);
+      await shell.lines(back);
+      expect(mount.state).toBe('running');
+    }
+    machine.runtime.calls.length = 0;
+    await shell.lines('restart', 'mounts');
+    expect(machine.runtime.calls).toEqual([`stop ${mount.spec.name}`, `start ${mount.spec.name}`]);
+    const [{ id }] = (await shell.json('mounts')) as [{ readonly id: string }];
+    machine.attachProblem = 'it is a socket';
+    machine.placed.set(id, { state: 'failed', detail: 'it is a socket' });
+    const { stderr, exitCode } = await shell.run('restart', 'mounts');
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain('/home/ada/app is not mounted (failed): it is a socket');
+  });
+});
