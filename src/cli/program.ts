@@ -99,6 +99,8 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     'sandbar status -o json',
   ]).action(run(async () => (await import('./commands/status.ts')).runStatus));
 
+  addDiagnosisCommands(program, add, run);
+
   add(program, 'list', 'list all clusters of this Docker engine').action(
     run(async () => (await import('./commands/status.ts')).runList),
   );
@@ -275,6 +277,17 @@ function addPowerCommands(program: Command, add: Add, run: Run): void {
         ([component]) => (component === undefined ? {} : { component: component as string }),
       ),
     );
+}
+
+function addDiagnosisCommands(program: Command, add: Add, run: Run): void {
+  add(program, 'doctor', 'look for everything that is wrong, with the cause and the fix of each', [
+    'sandbar doctor',
+    'sandbar doctor --fix',
+    'sandbar doctor -o json',
+  ])
+    .option('--fix', 'mend what can be mended without losing anything')
+    .option('--verbose', 'tell of what is fine too')
+    .action(run(async () => (await import('./commands/doctor.ts')).runDoctor));
 }
 
 function addMountCommands(program: Command, add: Add, run: Run): void {

@@ -35,3 +35,8 @@ export function oneLine(text: string, limit = 240): string {
 export function counted(count: number, word: string): string {
   return `${String(count)} ${word}${count === 1 ? '' : 's'}`;
 }
+
+/** What stands behind the last of "failed to …: failed to …:". */
+export function lastPart(message: string): string {
+  return message.replace(/^(?:.*?\bfailed(?: to)? [^:]*: )+/s, '');
+}

@@ -42,6 +42,27 @@ export function mergeKubeconfig(existing: KubeconfigText | undefined, entry: Kub
   return format(document, existing?.text ?? '');
 }
 
+/** What a file says of the cluster of this name; undefined when it has no whole entry for it. */
+export function findKubeconfigEntry(
+  existing: KubeconfigText,
+  name: string,
+): Pick<ApiAccess, 'server' | 'ca' | 'certificate'> | undefined {
+  const root = rootOf(parse(existing)).toJSON() as Readonly<Record<string, unknown>>;
+  const find = (key: string, field: string): Readonly<Record<string, unknown>> | undefined => {
+    const list = (root[key] ?? []) as readonly Readonly<Record<string, unknown>>[];
+    return list.find((item) => item['name'] === name)?.[field] as Readonly<Record<string, unknown>> | undefined;
+  };
+  const [cluster, user, context] = [find('clusters', 'cluster'), find('users', 'user'), find('contexts', 'context')];
+  if (cluster === undefined || user === undefined || context === undefined) return undefined;
+  const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+  const decode = (value: unknown): string => Buffer.from(text(value), 'base64').toString();
+  return {
+    server: text(cluster['server']),
+    ca: decode(cluster['certificate-authority-data']),
+    certificate: decode(user['client-certificate-data']),
+  };
+}
+
 /** The file's text without the entry of this name; `undefined` when it has none. */
 export function removeFromKubeconfig(existing: KubeconfigText, contextName: string): string | undefined {
   const document = parse(existing);

@@ -1,7 +1,12 @@
 /** The cluster's context in the user's own kubeconfig: put there by `up`, taken out by `down`. */
 import path from 'node:path';
 import { readVariable } from '../config/environment.ts';
-import { mergeKubeconfig, removeFromKubeconfig, type KubeconfigEntry } from '../model/kubeconfig.ts';
+import {
+  findKubeconfigEntry,
+  mergeKubeconfig,
+  removeFromKubeconfig,
+  type KubeconfigEntry,
+} from '../model/kubeconfig.ts';
 import type { Host } from '../model/ports.ts';
 
 const PRIVATE = 0o600;
@@ -41,6 +46,19 @@ export async function removeKubeconfigEntry(host: Host, contextName: string): Pr
     });
   }
   return changed;
+}
+
+/** The entry of this name as kubectl would find it: in the first file that has it. */
+export async function readKubeconfigEntry(
+  host: Host,
+  contextName: string,
+): Promise<ReturnType<typeof findKubeconfigEntry>> {
+  for (const file of listKubeconfigFiles(host)) {
+    const text = await host.readFile(file);
+    const entry = text === undefined ? undefined : findKubeconfigEntry({ file, text }, contextName);
+    if (entry !== undefined) return entry;
+  }
+  return undefined;
 }
 
 /** The file that kubectl would write to: the first of KUBECONFIG that exists, else its last, else `~/.kube/config`. */

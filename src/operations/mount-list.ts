@@ -3,7 +3,7 @@ import { SandbarError } from '../model/errors.ts';
 import { formatWorkload, nodePathOf, type MountRecord, type MountTarget } from '../model/mounts.ts';
 import type { Ports } from '../model/ports.ts';
 import { shownEvents, type ShownEvents } from '../mounts/events.ts';
-import { accessCluster, withCluster } from './access.ts';
+import { accessCluster, withCluster, type ClusterAccess } from './access.ts';
 import { listPlaced, type PlacedMount } from './mount-agent.ts';
 import { listRecords } from './mount-records.ts';
 import { isRelayRunning } from './relay.ts';
@@ -34,15 +34,23 @@ export async function listMounts(
   ports: Ports,
   { namespace }: { readonly namespace: string | undefined },
 ): Promise<readonly MountListing[]> {
-  const access = await accessCluster(ports.runtime, clusterName);
+  return listMountsThrough(await accessCluster(ports.runtime, clusterName), ports, { namespace });
+}
+
+/** The same of a cluster that was found already. */
+export async function listMountsThrough(
+  access: ClusterAccess,
+  ports: Ports,
+  { namespace }: { readonly namespace: string | undefined },
+): Promise<readonly MountListing[]> {
   const [records, placed, isRunning] = await Promise.all([
     withCluster(access, ports, listRecords),
     // Without its agent a cluster has its mounts all the same; only their state is not known.
-    listPlaced(ports.runtime, clusterName).catch((error: unknown) => {
+    listPlaced(ports.runtime, access.name).catch((error: unknown) => {
       if (error instanceof SandbarError) return error.message;
       throw error;
     }),
-    isRelayRunning(ports.host, clusterName),
+    isRelayRunning(ports.host, access.name),
   ]);
   return records
     .filter(({ target }) => namespace === undefined || namespaceOf(target) === namespace)

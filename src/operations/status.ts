@@ -1,6 +1,7 @@
 /** `status` and `list`: what there is, read from Docker and asked of every part. */
 import { INGRESS_CLASS } from '../components/ingress.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
+import type { Identity } from '../model/identity.ts';
 import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, contextName, type Component } from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
@@ -57,10 +58,7 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     findContainers(ports.runtime, clusterName),
     readIdentity(ports.runtime, clusterName),
   ]);
-  const isApiRunning = componentOf(containers, 'control-plane')?.state === 'running';
-  const components = isApiRunning
-    ? await probeAll(openAccess(clusterName, containers, identity), ports, signal)
-    : withoutApi(containers);
+  const components = await askComponents({ clusterName, containers, identity }, ports, signal);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
     const hostPort = hostPortOf(containers, component, port);
     return hostPort === undefined ? undefined : `${scheme}://127.0.0.1:${String(hostPort)}`;
@@ -76,6 +74,21 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     objectStore: url('object-store', 9000),
     objectStoreConsole: url('object-store', 9001),
   };
+}
+
+/** What every component of a cluster answers. */
+export async function askComponents(
+  found: {
+    readonly clusterName: string;
+    readonly containers: readonly ContainerSummary[];
+    readonly identity: Identity | undefined;
+  },
+  ports: Ports,
+  signal: AbortSignal,
+): Promise<readonly ComponentStatus[]> {
+  const { clusterName, containers, identity } = found;
+  const isApiRunning = componentOf(containers, 'control-plane')?.state === 'running';
+  return isApiRunning ? probeAll(openAccess(clusterName, containers, identity), ports, signal) : withoutApi(containers);
 }
 
 /** Every cluster of the engine, from labels alone. */
