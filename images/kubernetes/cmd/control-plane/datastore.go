@@ -62,7 +62,7 @@ func startDatastore(ctx context.Context, directory, nodeName string) *datastore 
 		defer close(store.started)
 		if store.err = store.open(); store.err == nil {
 			feature.DefaultFeatureSupportChecker.CheckClient(ctx, versionClient{store.newClient()}, storage.RequestWatchProgress)
-			go store.keepFirstNode(ctx, nodeName)
+			go store.keepSettled(ctx)
 		}
 	}()
 	return store
@@ -95,20 +95,17 @@ func (d *datastore) newClient() *kubernetes.Client {
 	return client
 }
 
-// saved returns what a reset goes back to: the golden copy, or a snapshot of the user's.
-func (d *datastore) saved(from string) (keyValues, error) {
+// saved returns what a reset goes back to from what there is now: the golden copy, or a snapshot of the user's.
+func (d *datastore) saved(from string) (func(current keyValues) keyValues, error) {
 	golden, err := readCopy(d.path(goldenFile))
 	if from == "golden" {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.New("the cluster has no golden copy: it was made by an older Sandbar")
 		}
-		return golden, err
+		return func(current keyValues) keyValues { return d.withSettled(golden, current) }, err
 	}
 	saved, err := readCopy(d.path(restoreFile))
-	if err != nil {
-		return nil, err
-	}
-	return adapt(saved, golden, d.node()), nil
+	return func(current keyValues) keyValues { return adapt(saved, d.withSettled(golden, current), d.node()) }, err
 }
 
 // repairNode puts the Node back where it was deleted: a kubelet makes one only when it starts.

@@ -13,7 +13,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/klog/v2"
 )
 
 const (
@@ -60,43 +59,8 @@ func (d *datastore) hasKeys(ctx context.Context, keys ...string) bool {
 	})
 }
 
-// keepFirstNode writes down the Node as it first is Ready, for resets to go back to.
-func (d *datastore) keepFirstNode(ctx context.Context, name string) {
-	if _, err := os.Stat(d.path(nodeFile)); name == "" || err == nil {
-		return
-	}
-	keep := func(value []byte) bool {
-		if !isReady(value) {
-			return false
-		}
-		if err := writeFile(d.path(nodeFile), value); err != nil {
-			klog.ErrorS(err, "Could not keep the first state of the node")
-		}
-		return true
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	response, err := d.client.Get(ctx, nodePrefix+name)
-	if err != nil {
-		return
-	}
-	for _, entry := range response.Kvs {
-		if keep(entry.Value) {
-			return
-		}
-	}
-	for batch := range d.client.Watch(ctx, nodePrefix+name, clientv3.WithRev(response.Header.Revision+1)) {
-		for _, event := range batch.Events {
-			if event.Kv != nil && keep(event.Kv.Value) {
-				return
-			}
-		}
-	}
-}
-
 func (d *datastore) node() nodeRecord {
-	first, _ := os.ReadFile(d.path(nodeFile))
-	return nodeRecord{name: d.nodeName, first: first}
+	return nodeRecord{name: d.nodeName, first: d.settled()[nodePrefix+d.nodeName]}
 }
 
 // writeFile writes a file whole or not at all.

@@ -71,8 +71,8 @@ func (m maintenance) reset(response http.ResponseWriter, request *http.Request) 
 	open := sync.OnceFunc(m.datastore.gate.refuse())
 	defer open()
 	answer(progress{Phase: "held"})
-	done, err := wash(ctx, m.datastore.client, func(current keyValues) (keyValues, error) {
-		return target(saved, current, m.datastore.node(), wish.Keep), nil
+	done, err := wash(ctx, m.datastore.client, func(current keyValues) keyValues {
+		return target(saved(current), current, m.datastore.node(), wish.Keep)
 	})
 	if err == nil {
 		err = m.waitUntilNoticed(ctx)

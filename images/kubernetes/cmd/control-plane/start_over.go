@@ -16,8 +16,8 @@ const (
 	dataDirectory = "data"
 	// What resets go back to, in the format of etcd's snapshots.
 	goldenFile = "golden.db"
-	// The Node as it first was Ready.
-	nodeFile = "node.pb"
+	// Objects that became complete only after that.
+	settledFile = "settled.json"
 	// There from before the first start until the golden copy is written.
 	firstStartFile = "first-start"
 	// There from before etcd opens its files until it has.

@@ -99,20 +99,6 @@ func taints(node *corev1.Node, isWanted func(corev1.Taint) bool) []corev1.Taint 
 	return found
 }
 
-// isReady tells whether a stored Node is Ready.
-func isReady(value []byte) bool {
-	node, isKnown := decode(value, &corev1.Node{})
-	if !isKnown {
-		return false
-	}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 // adapt makes a snapshot fit this cluster at this moment. Its pods are not those that run: controllers make theirs
 // anew, and a pod without a controller is put back as if it had just been created.
 func adapt(saved, golden keyValues, node nodeRecord) keyValues {

@@ -41,7 +41,7 @@ type washed struct {
 // wash makes the store hold what wanted holds, key by key and as ordinary transactions: revisions only rise, and
 // every watcher sees honest events. Finalizers, webhooks and grace periods play no part in it. One big transaction
 // would give many objects the same resourceVersion.
-func wash(ctx context.Context, client *clientv3.Client, wanted func(current keyValues) (keyValues, error)) (washed, error) {
+func wash(ctx context.Context, client *clientv3.Client, wanted func(current keyValues) keyValues) (washed, error) {
 	var done washed
 	for done.Passes < maxPasses {
 		done.Passes++
@@ -50,11 +50,7 @@ func wash(ctx context.Context, client *clientv3.Client, wanted func(current keyV
 			return done, err
 		}
 		done.Revision = revision
-		target, err := wanted(current)
-		if err != nil {
-			return done, err
-		}
-		changes := compare(current, target)
+		changes := compare(current, wanted(current))
 		if len(changes.deletions)+len(changes.puts) == 0 {
 			return done, nil
 		}

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -38,7 +39,7 @@ func openStore(t *testing.T, directory string, keys keyValues) *datastore {
 
 func washTo(t *testing.T, store *datastore, wanted keyValues) washed {
 	t.Helper()
-	done, err := wash(t.Context(), store.client, func(keyValues) (keyValues, error) { return wanted, nil })
+	done, err := wash(t.Context(), store.client, func(keyValues) keyValues { return wanted })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +149,9 @@ func TestWashOfThousandsOfKeysTakesSeconds(t *testing.T) {
 func TestWashGivesUpWhenSomethingElseWrites(t *testing.T) {
 	store := openStore(t, t.TempDir(), nil)
 	round := 0
-	_, err := wash(t.Context(), store.client, func(keyValues) (keyValues, error) {
+	_, err := wash(t.Context(), store.client, func(keyValues) keyValues {
 		round++
-		return keysOf(map[string]string{"secrets/default/a": fmt.Sprint(round)}), nil
+		return keysOf(map[string]string{"secrets/default/a": fmt.Sprint(round)})
 	})
 	if err == nil || round != maxPasses {
 		t.Errorf("error %v after %d rounds", err, round)
@@ -544,22 +545,52 @@ func TestASnapshotOfAnotherClusterGetsThisOnesOwnObjects(t *testing.T) {
 	}
 }
 
-func TestTheFirstReadyStateOfTheNodeIsKept(t *testing.T) {
-	directory := t.TempDir()
-	store := openStore(t, directory, nil)
+func TestWhatSettlesLaterIsKeptAsItFirstIsComplete(t *testing.T) {
+	store := openStore(t, t.TempDir(), nil)
+	role := func(name string, rules ...rbacv1.PolicyRule) []byte {
+		return encode(&rbacv1.ClusterRole{
+			TypeMeta: metav1.TypeMeta{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole"}, ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules,
+		})
+	}
+	services := func(finalizers ...string) []byte {
+		return encode(&networkingv1.ServiceCIDR{
+			TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"}, ObjectMeta: metav1.ObjectMeta{Finalizers: finalizers},
+		})
+	}
 	ready := encode(node(func(made *corev1.Node) {
 		made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 	}))
-	for _, value := range [][]byte{encode(node(func(*corev1.Node) {})), ready, encode(node(func(made *corev1.Node) { made.Labels["mine"] = "x" }))} {
-		if _, err := store.client.Put(t.Context(), store.node().key(), string(value)); err != nil {
+	put := func(key string, value []byte) {
+		t.Helper()
+		if _, err := store.client.Put(t.Context(), key, string(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); string(store.node().first) != string(ready); {
+	for _, name := range aggregatedRoles {
+		put(name, role(name))
+	}
+	put(serviceRangeKey, services())
+	put(nodePrefix+"sandbar-dev", encode(node(func(*corev1.Node) {})))
+	for _, key := range []string{kubernetesServiceKey, systemAccountKey} {
+		put(key, []byte("x"))
+	}
+	current := allKeys(t, store)
+	if got := store.withSettled(keyValues{}, current); !maps.Equal(text(got), text(current)) {
+		t.Errorf("before they are known, %v is to stay", text(got))
+	}
+	put(serviceRangeKey, services("finalizer"))
+	for _, name := range aggregatedRoles {
+		put(name, role(name, rbacv1.PolicyRule{Verbs: []string{"get"}}))
+	}
+	put(nodePrefix+"sandbar-dev", ready)
+	put(nodePrefix+"sandbar-dev", encode(node(func(made *corev1.Node) { made.Labels["mine"] = "x" })))
+	for deadline := time.Now().Add(5 * time.Second); store.settled() == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("kept %q", store.node().first)
+			t.Fatal("nothing was kept")
 		}
-		time.Sleep(5 * time.Millisecond)
+	}
+	if string(store.node().first) != string(ready) || string(store.settled()[serviceRangeKey]) != string(services("finalizer")) {
+		t.Errorf("kept %v", text(store.settled()))
 	}
 	if _, err := store.client.Delete(t.Context(), store.node().key()); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/klog/v2"
+)
+
+// Objects that the cluster makes or fills only once the server is ready, when the golden copy is written already. Each
+// is kept as it first is complete, a second or two later, and is part of what resets go back to.
+const (
+	kubernetesServiceKey = registryPrefix + "services/specs/default/kubernetes"
+	serviceRangeKey      = registryPrefix + "servicecidrs/kubernetes"
+	systemAccountKey     = registryPrefix + "serviceaccounts/sandbar-system/default"
+	systemCertificateKey = registryPrefix + "configmaps/sandbar-system/kube-root-ca.crt"
+	flowPrefix           = registryPrefix + "flowschemas/"
+	rolePrefix           = registryPrefix + "clusterroles/"
+)
+
+// aggregatedRoles get their rules from a controller.
+var aggregatedRoles = []string{rolePrefix + "admin", rolePrefix + "edit", rolePrefix + "view"}
+
+// isSettled tells whether a key is one of these, and whether its object is complete.
+func isSettled(key string, value []byte, nodeName string) (isComplete, isLate bool) {
+	switch {
+	case key == nodePrefix+nodeName:
+		return isReady(value), true
+	case slices.Contains(aggregatedRoles, key):
+		role, isKnown := decode(value, &rbacv1.ClusterRole{})
+		return isKnown && len(role.Rules) > 0, true
+	case key == serviceRangeKey:
+		services, isKnown := decode(value, &networkingv1.ServiceCIDR{})
+		return isKnown && len(services.Finalizers) > 0, true
+	case key == kubernetesServiceKey, key == systemAccountKey, key == systemCertificateKey:
+		return true, true
+	case strings.HasPrefix(key, flowPrefix):
+		flow, isKnown := decode(value, &flowcontrolv1.FlowSchema{})
+		return isKnown && slices.ContainsFunc(flow.Status.Conditions, func(condition flowcontrolv1.FlowSchemaCondition) bool {
+			return condition.Type == flowcontrolv1.FlowSchemaConditionDangling && condition.Status == flowcontrolv1.ConditionFalse
+		}), true
+	case strings.HasPrefix(key, addressPrefix):
+		address, isKnown := decode(value, &networkingv1.IPAddress{})
+		isOurs := isKnown && address.Spec.ParentRef != nil && address.Spec.ParentRef.Namespace == "default" && address.Spec.ParentRef.Name == "kubernetes"
+		return isOurs, isOurs
+	}
+	return false, false
+}
+
+// keepSettled writes down these objects, unless that was done on an earlier start.
+func (d *datastore) keepSettled(ctx context.Context) {
+	if d.nodeName == "" || isThere(d.path(settledFile)) {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	current, revision, err := readAll(ctx, d.client)
+	if err != nil {
+		return
+	}
+	pending, settled := map[string]bool{nodePrefix + d.nodeName: true, kubernetesServiceKey: true, serviceRangeKey: true, systemAccountKey: true}, keyValues{}
+	for _, key := range aggregatedRoles {
+		pending[key] = true
+	}
+	look := func(key string, value []byte) {
+		isComplete, isLate := isSettled(key, value, d.nodeName)
+		if _, isKept := settled[key]; !isLate || isKept {
+			return
+		}
+		if isComplete {
+			settled[key] = value
+			delete(pending, key)
+		} else {
+			pending[key] = true
+		}
+	}
+	for key, value := range current {
+		look(key, value)
+	}
+	watch := d.client.Watch(ctx, registryPrefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	for len(pending) > 0 {
+		batch, isOpen := <-watch
+		if !isOpen {
+			return
+		}
+		for _, event := range batch.Events {
+			if event.Type == clientv3.EventTypePut {
+				look(string(event.Kv.Key), event.Kv.Value)
+			}
+		}
+	}
+	content, err := json.Marshal(settled)
+	if err == nil {
+		err = writeFile(d.path(settledFile), content)
+	}
+	if err != nil {
+		klog.ErrorS(err, "Could not keep the first state of the cluster's own objects")
+	}
+}
+
+// settled returns the objects that were written down, none before that.
+func (d *datastore) settled() keyValues {
+	content, err := os.ReadFile(d.path(settledFile))
+	if err != nil {
+		return nil
+	}
+	var found keyValues
+	if err := json.Unmarshal(content, &found); err != nil {
+		return nil
+	}
+	return found
+}
+
+// withSettled adds them to a golden copy. Before they are known, they stay as they are.
+func (d *datastore) withSettled(golden, current keyValues) keyValues {
+	all := maps.Clone(golden)
+	if settled := d.settled(); settled != nil {
+		maps.Copy(all, settled)
+		return all
+	}
+	for key, value := range current {
+		if _, isLate := isSettled(key, value, d.nodeName); isLate {
+			all[key] = value
+		}
+	}
+	return all
+}
+
+// isReady tells whether a stored Node is Ready.
+func isReady(value []byte) bool {
+	node, isKnown := decode(value, &corev1.Node{})
+	return isKnown && slices.ContainsFunc(node.Status.Conditions, func(condition corev1.NodeCondition) bool {
+		return condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue
+	})
+}
