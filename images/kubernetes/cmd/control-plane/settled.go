@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
@@ -16,9 +17,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Objects that the cluster makes or fills only once the server is ready, when the golden copy is written already. Each
-// is kept as it first is complete, a second or two later, and is part of what resets go back to.
+// Objects that the cluster makes or fills only once the server is ready, when the golden copy is written already. They
+// are kept as they are when they are complete, a second or two later, and are part of what resets go back to.
 const (
+	// Controllers fill some of them in several steps, one upon the other's.
+	settlingTime = 500 * time.Millisecond
+
 	kubernetesServiceKey = registryPrefix + "services/specs/default/kubernetes"
 	serviceRangeKey      = registryPrefix + "servicecidrs/kubernetes"
 	systemAccountKey     = registryPrefix + "serviceaccounts/sandbar-system/default"
@@ -71,11 +75,15 @@ func (d *datastore) keepSettled(ctx context.Context) {
 	for _, key := range aggregatedRoles {
 		pending[key] = true
 	}
+	quiet, isQuiet := time.NewTimer(settlingTime), false
 	look := func(key string, value []byte) {
 		isComplete, isLate := isSettled(key, value, d.nodeName)
-		if _, isKept := settled[key]; !isLate || isKept {
+		// The Node counts as it first is Ready: from then on somebody may label it, as a script does right after "up".
+		if _, isKept := settled[key]; !isLate || isKept && key == nodePrefix+d.nodeName {
 			return
 		}
+		quiet.Reset(settlingTime)
+		isQuiet = false
 		if isComplete {
 			settled[key] = value
 			delete(pending, key)
@@ -87,14 +95,18 @@ func (d *datastore) keepSettled(ctx context.Context) {
 		look(key, value)
 	}
 	watch := d.client.Watch(ctx, registryPrefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-	for len(pending) > 0 {
-		batch, isOpen := <-watch
-		if !isOpen {
-			return
-		}
-		for _, event := range batch.Events {
-			if event.Type == clientv3.EventTypePut {
-				look(string(event.Kv.Key), event.Kv.Value)
+	for len(pending) > 0 || !isQuiet {
+		select {
+		case <-quiet.C:
+			isQuiet = true
+		case batch, isOpen := <-watch:
+			if !isOpen {
+				return
+			}
+			for _, event := range batch.Events {
+				if event.Type == clientv3.EventTypePut {
+					look(string(event.Kv.Key), event.Kv.Value)
+				}
 			}
 		}
 	}

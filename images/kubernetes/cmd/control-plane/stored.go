@@ -74,6 +74,10 @@ func (n nodeRecord) reset(current keyValues) []byte {
 	}
 	changed := node.DeepCopy()
 	changed.Labels, changed.Annotations = maps.Clone(first.Labels), maps.Clone(first.Annotations)
+	// Set by a controller a moment after the node is Ready.
+	if lifetime, isSet := node.Annotations[corev1.ObjectTTLAnnotationKey]; isSet && changed.Annotations != nil {
+		changed.Annotations[corev1.ObjectTTLAnnotationKey] = lifetime
+	}
 	changed.DeletionTimestamp, changed.DeletionGracePeriodSeconds, changed.Finalizers = nil, nil, nil
 	changed.Spec.Unschedulable = false
 	changed.Spec.Taints = append(taints(first, isOfUser), taints(node, isOfState)...)
