@@ -23,7 +23,7 @@ export type EngineProxy = {
 
 const CHANGES = [
   /^POST .*\/(?:networks|volumes|containers)\/create/,
-  /^POST .*\/containers\/[^/]+\/(?:start|stop|kill)/,
+  /^POST .*\/containers\/[^/]+\/(?:start|stop|kill|restart|pause|unpause|exec)/,
   /^PUT .*\/archive/,
   /^DELETE /,
 ];

@@ -10,12 +10,11 @@ import { join } from 'node:path';
 import { GetObjectCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { expect } from 'vitest';
 import { TOOLBOX_IMAGE, ingress } from '../e2e/fixtures/apps.ts';
-import { apply } from '../e2e/mounts.ts';
+import { apply, listOf } from '../e2e/mounts.ts';
 import { ROOT, eventually, type Sandbox } from '../e2e/support.ts';
 import { connectS3 } from '../e2e/writers.ts';
 
 const RESULTS = join(ROOT, '.sandbar', 'faults', 'recovery');
-const HOST = 'keeper.localhost';
 const REQUEST_TIMEOUT_MS = 2_000;
 const STEADY_MS = 3_000;
 
@@ -68,7 +67,7 @@ export class Keeper {
     const sandbox = this.#sandbox;
     await mkdir(join(sandbox.directory, 'mounted'), { recursive: true });
     await writeFile(join(sandbox.directory, 'mounted', 'file.txt'), this.#token);
-    await apply(sandbox, ...objects(this.#token));
+    await apply(sandbox, keptObject(this.#token), ...objects('keeper', this.#token));
     await sandbox.must(['mount', 'mounted', 'deployment/keeper:/mounted']);
     await sandbox.mustKubectl(['rollout', 'status', 'deployment/keeper', '--timeout=60s']);
     await this.connect();
@@ -89,8 +88,13 @@ export class Keeper {
   /** Each part that does not answer as it should, with what it said; empty when all is as on an ordinary day. */
   async complaints(): Promise<readonly string[]> {
     const all = await Promise.all([
-      this.#ask('API', async () => (await request(httpsGet, this.#ports.api, '/readyz')) === 'ok'),
-      this.#ask('app', async () => this.#isServed(await request(httpGet, this.#ports.http, '/'))),
+      this.#ask(
+        'API',
+        async () => (await request(httpsGet, this.#ports.api, { path: '/readyz', host: 'localhost' })) === 'ok',
+      ),
+      this.#ask('app', async () =>
+        this.#isServed(await request(httpGet, this.#ports.http, { path: '/', host: 'keeper.localhost' })),
+      ),
       this.#ask('object store', async () => {
         const { Body: body } = await this.#s3!.send(new GetObjectCommand({ Bucket: 'kept', Key: 'kept' }));
         return (await body?.transformToString()) === this.#token;
@@ -148,6 +152,20 @@ export class Keeper {
     expect((await sandbox.up()).steps).toEqual([]);
   }
 
+  /** A second app of the same kind comes up, is served, and goes again. */
+  async deployAnother(): Promise<void> {
+    const sandbox = this.#sandbox;
+    await sandbox.must(['image', 'load', TOOLBOX_IMAGE]);
+    const list = objects('another', this.#token);
+    await apply(sandbox, ...list);
+    await sandbox.mustKubectl(['rollout', 'status', 'deployment/another', '--timeout=60s']);
+    await eventually('another app is served', async () => {
+      const text = await request(httpGet, this.#ports.http, { path: '/', host: 'another.localhost' }).catch(String);
+      return text.includes(`"claim":"${this.#token}"`) || undefined;
+    });
+    await sandbox.mustKubectl(['delete', '--filename=-', '--wait'], { stdin: listOf(list) });
+  }
+
   async pods(): Promise<readonly PodState[]> {
     const { items } = await this.#sandbox.getObject('pods', '--all-namespaces');
     return items
@@ -187,9 +205,13 @@ type ContainerStatus = { readonly containerID?: string; readonly restartCount: n
 
 const READ = ['get', '--request-timeout=2s'];
 
-function request(get: typeof httpGet | typeof httpsGet, port: number, path: string): Promise<string> {
+function request(
+  get: typeof httpGet | typeof httpsGet,
+  port: number,
+  { path, host }: { readonly path: string; readonly host: string },
+): Promise<string> {
   return new Promise((resolve, reject) => {
-    const options = { port, path, agent: false as const, headers: { host: HOST }, timeout: REQUEST_TIMEOUT_MS };
+    const options = { port, path, agent: false as const, headers: { host }, timeout: REQUEST_TIMEOUT_MS };
     const asked = get({ host: '127.0.0.1', rejectUnauthorized: false, ...options }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
@@ -202,8 +224,12 @@ function request(get: typeof httpGet | typeof httpsGet, port: number, path: stri
   });
 }
 
-function objects(token: string): readonly object[] {
-  const metadata = { name: 'keeper' };
+function keptObject(token: string): object {
+  return { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'kept' }, data: { token } };
+}
+
+function objects(name: string, token: string): readonly object[] {
+  const metadata = { name };
   const container = {
     name: 'main',
     image: TOOLBOX_IMAGE,
@@ -215,15 +241,14 @@ function objects(token: string): readonly object[] {
     volumeMounts: [{ name: 'data', mountPath: '/data' }],
   };
   const template = {
-    metadata: { labels: { app: 'keeper' } },
+    metadata: { labels: { app: name } },
     spec: {
       terminationGracePeriodSeconds: 1,
       containers: [container],
-      volumes: [{ name: 'data', persistentVolumeClaim: { claimName: 'keeper' } }],
+      volumes: [{ name: 'data', persistentVolumeClaim: { claimName: name } }],
     },
   };
   return [
-    { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'kept' }, data: { token } },
     {
       apiVersion: 'v1',
       kind: 'PersistentVolumeClaim',
@@ -234,14 +259,14 @@ function objects(token: string): readonly object[] {
       apiVersion: 'apps/v1',
       kind: 'Deployment',
       metadata,
-      spec: { strategy: { type: 'Recreate' }, selector: { matchLabels: { app: 'keeper' } }, template },
+      spec: { strategy: { type: 'Recreate' }, selector: { matchLabels: { app: name } }, template },
     },
     {
       apiVersion: 'v1',
       kind: 'Service',
       metadata,
-      spec: { selector: { app: 'keeper' }, ports: [{ port: 80, targetPort: 8080 }] },
+      spec: { selector: { app: name }, ports: [{ port: 80, targetPort: 8080 }] },
     },
-    ingress('keeper', [{ host: HOST, paths: [{ path: '/', service: 'keeper' }] }]),
+    ingress(name, [{ host: `${name}.localhost`, paths: [{ path: '/', service: name }] }]),
   ];
 }

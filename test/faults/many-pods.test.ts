@@ -1,0 +1,54 @@
+/** As many pods as a node may have. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { apply } from '../e2e/mounts.ts';
+import { createSandbox, eventually } from '../e2e/support.ts';
+import { TEST_IMAGE } from '../fixtures/docker.ts';
+import { recordRecovery } from './keeper.ts';
+import { isOwnMachine } from './machine.ts';
+
+const PODS = 110;
+
+describe.skipIf(!isOwnMachine)('a cluster with 110 pods', () => {
+  const sandbox = createSandbox('many');
+
+  beforeAll(async () => {
+    await sandbox.up();
+    await sandbox.must(['image', 'load', TEST_IMAGE]);
+    const container = { name: 'main', image: TEST_IMAGE, imagePullPolicy: 'IfNotPresent' };
+    const template = {
+      metadata: { labels: { app: 'many' } },
+      spec: { terminationGracePeriodSeconds: 0, containers: [container] },
+    };
+    await apply(sandbox, {
+      apiVersion: 'apps/v1',
+      kind: 'Deployment',
+      metadata: { name: 'many' },
+      spec: { replicas: PODS, selector: { matchLabels: { app: 'many' } }, template },
+    });
+    await untilRunning();
+  });
+
+  async function untilRunning(): Promise<void> {
+    const countReady = async (): Promise<true | undefined> => {
+      const { stdout } = await sandbox.kubectl(['get', 'deployment', 'many', '-o', 'jsonpath={.status.readyReplicas}']);
+      return stdout === String(PODS) || undefined;
+    };
+    await eventually('110 pods are ready', countReady, { timeoutMs: 400_000 });
+  }
+
+  it('is stopped and started, and has them all again', async () => {
+    await sandbox.must(['stop']);
+    const startedAt = performance.now();
+    await sandbox.must(['start']);
+    await untilRunning();
+    await recordRecovery('start with 110 pods, until all are ready', (performance.now() - startedAt) / 1000);
+  });
+
+  it('is reset, and as new', async () => {
+    const startedAt = performance.now();
+    await sandbox.must(['reset', '--yes']);
+    await recordRecovery('reset with 110 pods', (performance.now() - startedAt) / 1000);
+    expect(await sandbox.mustKubectl(['get', 'deployments,pods', '--all-namespaces', '--ignore-not-found'])).toBe('');
+    expect((await sandbox.up()).steps).toEqual([]);
+  });
+});
