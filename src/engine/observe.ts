@@ -40,6 +40,7 @@ export async function observeDocker(runtime: Runtime, clusterName: string): Prom
     ...containers.map((container) => ({
       ...observed('container', container.id, container.labels),
       containerState: container.state,
+      ...(container.state === 'running' ? { address: container.address } : {}),
     })),
     ...volumes.map((volume) => observed('volume', volume.name, volume.labels)),
     ...networks

@@ -81,6 +81,12 @@ function compare(resource: Resource, observed: ObservedResource | undefined): De
     return { verb: 'replace', cause: 'an earlier run was interrupted', observed };
   }
   if (changed.length > 0) return { verb: 'replace', cause: `${changed.join(', ')} changed`, observed };
+  if (
+    resource.kind === 'container' &&
+    (observed.address ?? resource.container.address) !== resource.container.address
+  ) {
+    return { verb: 'replace', cause: 'it is off its network', observed };
+  }
   if (resource.kind !== 'container' || observed.containerState === 'running') return { verb: 'keep' };
   if (observed.containerState === 'paused') return { verb: 'resume', cause: 'it is paused', observed };
   // A container that restarts over and over is started anew too: the wait then tells why it does not stay up.

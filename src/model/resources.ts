@@ -129,6 +129,8 @@ export type ObservedResource = {
   readonly fingerprint: Fingerprint;
   /** Containers only. */
   readonly containerState?: ContainerState;
+  /** Of a container that runs, on the cluster's network; empty when somebody has taken it off. */
+  readonly address?: string;
   /** Kubernetes objects only: what is there. */
   readonly object?: KubernetesObject;
 };

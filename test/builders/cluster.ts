@@ -91,7 +91,11 @@ export function observedFrom(resources: readonly Resource[]): ObservedState {
 
 export function observe(
   resource: Resource,
-  changes: { readonly containerState?: ContainerState; readonly fingerprint?: Readonly<Record<string, string>> } = {},
+  changes: {
+    readonly containerState?: ContainerState;
+    readonly address?: string;
+    readonly fingerprint?: Readonly<Record<string, string>>;
+  } = {},
 ): ObservedResource {
   return {
     id: resource.id,
@@ -99,7 +103,12 @@ export function observe(
     owner: resource.owner,
     ref: `ref of ${resource.id}`,
     fingerprint: { ...fingerprintOf(resource), ...changes.fingerprint },
-    ...(resource.kind === 'container' ? { containerState: changes.containerState ?? 'running' } : {}),
+    ...(resource.kind === 'container'
+      ? {
+          containerState: changes.containerState ?? 'running',
+          address: changes.address ?? resource.container.address,
+        }
+      : {}),
   };
 }
 

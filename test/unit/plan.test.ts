@@ -68,6 +68,14 @@ describe('plan', () => {
     expect(formatPlan(steps)).toBe(`start container/dns (it is ${containerState})`);
   });
 
+  it.each(['', '10.0.0.9'])('replaces a container that somebody took off its network: address "%s"', (address) => {
+    const dns = getResource(docker, 'container/dns');
+    const steps = plan(docker, withResource(observedFrom(docker), dns, { address }));
+    expect(formatPlan(steps)).toBe(
+      lines('remove container/dns (it is off its network)', 'create container/dns (it is off its network)'),
+    );
+  });
+
   it('replaces a container that an interrupted run created and never started', () => {
     const dns = getResource(docker, 'container/dns');
     const steps = plan(docker, withResource(observedFrom(docker), dns, { containerState: 'created' }));
