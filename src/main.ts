@@ -60,9 +60,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       await provideEngine(host, emit, interruption.signal);
     },
     gallery: { path: galleryPath, readBytes: (file) => readFile(join(galleryPath, file)) },
-    mintIdentity: async (request, existing) => {
+    mintIdentity: async (request, kept) => {
       const { mintIdentity } = await import('./adapters/pki.ts');
-      return mintIdentity(request, existing);
+      return mintIdentity(request, kept);
     },
     runProgram: async (file, args, options) => {
       const { runOnTerminal } = await import('./adapters/program.ts');

@@ -1,7 +1,7 @@
 /** Makes a cluster's certificates. ECDSA P-256 throughout: a whole identity takes some ten milliseconds. */
 import { randomBytes, webcrypto } from 'node:crypto';
 import type { Extension } from '@peculiar/x509';
-import type { CertificateName, Identity, IdentityRequest, KeyPair } from '../model/identity.ts';
+import type { CertificateName, Identity, IdentityRequest, KeptIdentity, KeyPair } from '../model/identity.ts';
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 /** Ten years, for leaves too: they live and die with the sandbox, whose CA key lies beside them. */
@@ -25,16 +25,14 @@ type Leaf = {
 };
 
 /**
- * Makes an identity for `request`. From `existing` the authorities, the service-account key and the object store's
- * credentials are kept, so that tokens and data stay valid; only the leaves are made anew.
+ * Makes an identity for `request`. What there is of the authorities, the service-account key and the object store's
+ * credentials is kept, so that tokens and data stay valid; the leaves are made anew.
  */
-export async function mintIdentity(request: IdentityRequest, existing?: Identity): Promise<Identity> {
+export async function mintIdentity(request: IdentityRequest, kept: KeptIdentity = {}): Promise<Identity> {
   const [ca, frontProxyCa, serviceAccount] = await Promise.all([
-    existing === undefined ? createAuthority('sandbar-ca') : loadAuthority('sandbar-ca', existing.ca),
-    existing === undefined
-      ? createAuthority('sandbar-front-proxy-ca')
-      : loadAuthority('sandbar-front-proxy-ca', existing.frontProxyCa),
-    existing?.serviceAccount ?? createServiceAccountKey(),
+    provideAuthority('sandbar-ca', kept.ca),
+    provideAuthority('sandbar-front-proxy-ca', kept.frontProxyCa),
+    kept.serviceAccount ?? createServiceAccountKey(),
   ]);
   const leaves: Record<CertificateName, Leaf & { readonly authority?: Authority }> = {
     apiserver: {
@@ -82,11 +80,15 @@ export async function mintIdentity(request: IdentityRequest, existing?: Identity
     frontProxyCa: frontProxyCa.pair,
     serviceAccount,
     certificates: Object.fromEntries(issued) as Record<CertificateName, KeyPair>,
-    objectStore: existing?.objectStore ?? {
+    objectStore: kept.objectStore ?? {
       accessKeyId: randomBytes(10).toString('hex'),
       secretAccessKey: randomBytes(20).toString('hex'),
     },
   };
+}
+
+function provideAuthority(name: string, pair: KeyPair | undefined): Promise<Authority> {
+  return pair === undefined ? createAuthority(name) : loadAuthority(name, pair);
 }
 
 async function createAuthority(name: string): Promise<Authority> {

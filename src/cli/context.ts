@@ -1,8 +1,8 @@
 /** What commands are given: the operations' ports, opened when first needed, and where to print. */
 import type { ImagePorts } from '../operations/images.ts';
 import type { WatchFiles } from '../operations/relay.ts';
+import type { MintIdentity } from '../operations/up-ground.ts';
 import type { ImageBuilder } from '../model/images.ts';
-import type { Identity, IdentityRequest } from '../model/identity.ts';
 import type { Host, Ports } from '../model/ports.ts';
 import type { Emit } from '../model/events.ts';
 import type { Terminal } from './terminal.ts';
@@ -28,7 +28,7 @@ export type CliDependencies = {
   readonly provideEngine: (emit: Emit) => Promise<void>;
   /** The app of `docs/examples/gallery`. */
   readonly gallery: ExampleFolder;
-  readonly mintIdentity: (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+  readonly mintIdentity: MintIdentity;
   readonly runProgram: RunProgram;
   /** Starts the relay of a cluster's file events, in a process that outlives this one. */
   readonly startRelay: (clusterName: string) => Promise<void>;

@@ -3,6 +3,8 @@
  * kept in the volume `pki`. Nothing of it is ever in labels, arguments or environment variables.
  */
 
+import { X509Certificate } from 'node:crypto';
+
 /** PEM texts; the key is PKCS #8. */
 export type KeyPair = { readonly certificate: string; readonly key: string };
 
@@ -65,4 +67,42 @@ export function parseIdentity(text: string): Identity | undefined {
 /** True when an identity's certificates hold for these addresses and names. */
 export function isIdentityFor(identity: Identity, request: IdentityRequest): boolean {
   return (Object.keys(request) as (keyof IdentityRequest)[]).every((key) => identity.request[key] === request[key]);
+}
+
+/** What of an identity outlives its certificates; a new identity is made around it. */
+export type KeptIdentity = Partial<Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore'>>;
+
+/** So long before its end a certificate is renewed: a laptop may not see an `up` for weeks. */
+const RENEWAL_MS = 30 * 24 * 60 * 60 * 1000;
+
+/**
+ * Whether certificates have ended or soon will: the first of their ends, and what stays of the identity when they are
+ * renewed. An authority stays as long as it holds; tokens and data stay valid in any case.
+ */
+export function planRenewal(
+  identity: Identity,
+  nowMs: number,
+): { readonly endsMs: number; readonly kept: KeptIdentity } | undefined {
+  const isEnding = ({ certificate }: KeyPair): boolean => endOf(certificate) < nowMs + RENEWAL_MS;
+  const { ca, frontProxyCa, serviceAccount, objectStore, certificates } = identity;
+  const ending = [ca, frontProxyCa, ...Object.values(certificates)].filter(isEnding);
+  if (ending.length === 0) return undefined;
+  return {
+    endsMs: Math.min(...ending.map(({ certificate }) => endOf(certificate))),
+    kept: {
+      serviceAccount,
+      objectStore,
+      ...(isEnding(ca) ? {} : { ca }),
+      ...(isEnding(frontProxyCa) ? {} : { frontProxyCa }),
+    },
+  };
+}
+
+/** Infinity for a text that is no certificate: whoever is given it says so. */
+function endOf(certificate: string): number {
+  try {
+    return Date.parse(new X509Certificate(certificate).validTo);
+  } catch {
+    return Infinity;
+  }
 }

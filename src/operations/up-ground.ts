@@ -2,7 +2,13 @@
 import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
 import type { DockerObservation } from '../engine/observe.ts';
 import type { Emit } from '../model/events.ts';
-import { isIdentityFor, type Identity, type IdentityRequest } from '../model/identity.ts';
+import {
+  isIdentityFor,
+  planRenewal,
+  type Identity,
+  type IdentityRequest,
+  type KeptIdentity,
+} from '../model/identity.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import { withoutProxyFor } from '../model/proxy.ts';
 import type { ClusterSpec } from '../model/spec.ts';
@@ -10,7 +16,7 @@ import { readIdentity, type Reader } from './access.ts';
 import { readLastUp, type LastUp } from './last-up.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
 
-export type MintIdentity = (request: IdentityRequest, existing?: Identity) => Promise<Identity>;
+export type MintIdentity = (request: IdentityRequest, kept?: KeptIdentity) => Promise<Identity>;
 
 /** What the volume `pki` holds. */
 type Kept = { readonly identity: Promise<Identity | undefined>; readonly lastUp: Promise<LastUp | undefined> };
@@ -48,11 +54,19 @@ export async function settle(
   ]);
   for (const text of settled.notices) emit({ type: 'notice', text });
   const wanted = identityRequest(spec, subnet);
-  const identity =
-    existing !== undefined && isIdentityFor(existing, wanted) ? existing : await mintIdentity(wanted, existing);
+  const renewal = existing === undefined ? undefined : planRenewal(existing, ports.clock.now());
+  if (renewal !== undefined) emit({ type: 'notice', text: describeRenewal(renewal) });
+  const isKept = existing !== undefined && renewal === undefined && isIdentityFor(existing, wanted);
+  const identity = isKept ? existing : await mintIdentity(wanted, renewal?.kept ?? existing);
   // The subnet may have been chosen only now; nothing in it is reached through a proxy.
   const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
   return { context: { spec: reachable, identity, subnet, ports: settled.ports, imageRefs }, lastUp: kept.lastUp };
+}
+
+function describeRenewal({ endsMs, kept }: NonNullable<ReturnType<typeof planRenewal>>): string {
+  const [day] = new Date(endsMs).toISOString().split('T');
+  const authorities = kept.ca === undefined || kept.frontProxyCa === undefined ? ', an authority among them,' : '';
+  return `certificates${authorities} that end on ${day ?? ''} are renewed; data, tokens and credentials stay valid`;
 }
 
 const NOTHING: Kept = { identity: Promise.resolve(undefined), lastUp: Promise.resolve(undefined) };

@@ -1,12 +1,13 @@
 /** A machine in memory on which `up`, `down` and `status` run whole: an engine, a host, an API server, an object store. */
 import { COMPONENTS } from '../../src/model/names.ts';
 import type { SandbarEvent } from '../../src/model/events.ts';
-import type { Identity, IdentityRequest } from '../../src/model/identity.ts';
+import type { Identity } from '../../src/model/identity.ts';
 import type { Ports, Runtime } from '../../src/model/ports.ts';
 import type { ClusterSpec } from '../../src/model/spec.ts';
 import { down, type DownResult } from '../../src/operations/down.ts';
 import { formatPlan } from '../../src/engine/plan.ts';
 import { status, type ClusterStatus } from '../../src/operations/status.ts';
+import type { MintIdentity } from '../../src/operations/up-ground.ts';
 import { up, type UpRequest, type UpResult } from '../../src/operations/up.ts';
 import { FakeClock } from '../fakes/fake-clock.ts';
 import { FakeCluster } from '../fakes/fake-cluster.ts';
@@ -77,14 +78,17 @@ export class Machine {
         ports: this.ports,
         emit: (event) => this.events.push(event),
         ensureImages: () => Promise.resolve(IMAGE_REFS),
-        mintIdentity: (request) => this.mintIdentity(request),
+        mintIdentity: (...args) => this.mintIdentity(...args),
       },
     );
   }
 
-  mintIdentity(request: IdentityRequest): Promise<Identity> {
+  /** Made in form only, unless a test wants real certificates. */
+  mint: MintIdentity = (request) => Promise.resolve({ ...fakeIdentity(), request });
+
+  mintIdentity(...args: Parameters<MintIdentity>): Promise<Identity> {
     this.identitiesMade += 1;
-    return Promise.resolve({ ...fakeIdentity(), request });
+    return this.mint(...args);
   }
 
   /** What `up` planned, one line a step. */

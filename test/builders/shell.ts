@@ -2,8 +2,8 @@ import { Writable } from 'node:stream';
 import { expect } from 'vitest';
 import type { CliDependencies } from '../../src/cli/context.ts';
 import { runProgram } from '../../src/cli/program.ts';
-import type { IdentityRequest } from '../../src/model/identity.ts';
 import { RUNTIME_IMAGES, type ImageBuilder } from '../../src/model/images.ts';
+import type { MintIdentity } from '../../src/operations/up-ground.ts';
 import type { Machine } from './machine.ts';
 
 type Outcome = { readonly exitCode: number; readonly stdout: string; readonly stderr: string };
@@ -36,7 +36,7 @@ export class Shell<M extends Machine = Machine> {
         return Promise.resolve();
       },
       watchFiles: () => Promise.resolve(),
-      mintIdentity: (request: IdentityRequest) => machine.mintIdentity(request),
+      mintIdentity: (...args: Parameters<MintIdentity>) => machine.mintIdentity(...args),
     } as unknown as CliDependencies;
     const exitCode = await runProgram(argv, cli);
     return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
