@@ -16,6 +16,10 @@ type ResetLine =
   | { readonly phase: 'done'; readonly deleted: number; readonly restored: number }
   | { readonly phase: 'failed'; readonly message: string };
 
+type RepairLine =
+  | { readonly phase: 'done'; readonly repaired: readonly string[] }
+  | { readonly phase: 'failed'; readonly message: string };
+
 export const KEPT_NOTHING: KeptKeys = { keys: [], namespaces: [], hasVolumes: false };
 
 /**
@@ -83,6 +87,17 @@ export async function whileHeld<T>(
     release.abort();
     await ended;
   }
+}
+
+/** Makes again what every cluster has and a user deleted; returns its names. */
+export async function repairDatastore(cluster: Cluster, signal: AbortSignal): Promise<readonly string[]> {
+  let last: RepairLine | undefined;
+  const onLine = (line: string): void => {
+    last = parseLine(line) as RepairLine | undefined;
+  };
+  const { status } = await cluster.post('/sandbar/repair', {}, { onLine, signal });
+  if (last?.phase === 'done') return last.repaired;
+  throw refusal(status, last?.message);
 }
 
 function refusal(status: number, message: string | undefined): SandbarError {

@@ -22,6 +22,7 @@ import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import { requireHostPaths } from './mount-workloads.ts';
+import { repairDatastore } from './datastore.ts';
 import { preflight } from './preflight.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
@@ -189,26 +190,38 @@ async function bringUp(
   const { dependencies, request } = options;
   const { waits } = built;
   const isGround = (step: Step): boolean => step.owner === 'control-plane' || step.owner === 'object-store';
+  const groundLost = new AbortController();
+  const othersSignal = AbortSignal.any([request.signal, groundLost.signal]);
   const settled = await Promise.allSettled([
     applyOrThrow(
       waits.filter((step) => !isGround(step)),
-      targets,
+      { ...targets, signal: othersSignal },
       dependencies,
-      request.signal,
+      othersSignal,
     ),
-    applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal).then(async () => {
-      const inside = await planInside(built, targets);
-      const { steps, mounts } = inside;
-      await confirmLosses(steps, request);
-      announce(inside, dependencies.emit, { isDryRun: false });
-      for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
-      await applyOrThrow(steps, targets, dependencies, request.signal);
-      return inside;
-    }),
+    applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal)
+      .catch((error: unknown) => {
+        // The others wait for these parts, and longer.
+        groundLost.abort(new Error('it needs a part that did not come up'));
+        throw error;
+      })
+      .then(async () => {
+        const [inside, repaired] = await Promise.all([
+          planInside(built, targets),
+          repairDatastore(targets.waitPorts.cluster, request.signal),
+        ]);
+        if (repaired.length > 0) dependencies.emit({ type: 'notice', text: `made again: ${repaired.join(', ')}` });
+        const { steps, mounts } = inside;
+        await confirmLosses(steps, request);
+        announce(inside, dependencies.emit, { isDryRun: false });
+        for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
+        await applyOrThrow(steps, targets, dependencies, request.signal);
+        return inside;
+      }),
   ]);
   const [others, ground] = settled;
-  if (others.status === 'rejected') throw others.reason;
   if (ground.status === 'rejected') throw ground.reason;
+  if (others.status === 'rejected') throw others.reason;
   const { mounts } = ground.value;
   // New pods need all of the cluster.
   await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);

@@ -19,7 +19,17 @@ export class FakeCluster implements Cluster {
   /** What admission makes of an object that is created. */
   admit: (object: KubernetesObject) => KubernetesObject = (object) => object;
   /** Path → what answers a POST there: lines given to `say`, in the time that it takes; other paths are not found. */
-  readonly posts = new Map<string, FakePost>();
+  readonly posts = new Map<string, FakePost>([
+    [
+      '/sandbar/repair',
+      ({ say }) => {
+        say({ phase: 'done', repaired: this.repairs });
+        return Promise.resolve(undefined);
+      },
+    ],
+  ]);
+  /** What the control plane finds to be made again. */
+  repairs: readonly string[] = [];
   isDown = false;
   isClosed = false;
 

@@ -95,6 +95,26 @@ describe('up', () => {
     expect(objects.get('v1 ConfigMap default mine')).toEqual(own);
   });
 
+  it('has the control plane make again what every cluster has, and says what that was', async () => {
+    const machine = new Machine();
+    await machine.up();
+    machine.cluster.repairs = ['role view', 'Node sandbar-dev'];
+    await machine.up();
+    expect(machine.events).toContainEqual({ type: 'notice', text: 'made again: role view, Node sandbar-dev' });
+  });
+
+  it('waits for no other part when the control plane does not come up', async () => {
+    const machine = new Machine();
+    machine.cluster.answers.set('/readyz', { status: 500, body: '' });
+    machine.cluster.answers.set('/api/v1/nodes/sandbar-dev', { status: 404, body: '{}' });
+    machine.runtime.programs.set('sandbar-agent', () => ({ exitCode: 1 }));
+    const startedAt = machine.clock.now();
+    await expect(machine.up()).rejects.toMatchObject({
+      message: 'control-plane was not ready after 60 s: /readyz: HTTP 500',
+    });
+    expect(machine.clock.now() - startedAt).toBeLessThan(65_000);
+  });
+
   it('says which part did not come up, with its log', async () => {
     const machine = new Machine();
     machine.runtime.images.set('sandbar/agent:1', { output: ['no cgroup is mounted'] });
