@@ -6,8 +6,8 @@ import type { CertificateName, Identity, IdentityRequest, KeptIdentity, KeyPair 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 /** Ten years, for leaves too: they live and die with the sandbox, whose CA key lies beside them. */
 const VALID_DAYS = 3650;
-/** A laptop's clock may be behind that of the engine's virtual machine. */
-const BACKDATED_MS = 60 * 60 * 1000;
+/** Two days: a clock may jump back by hours, and be behind that of the engine's virtual machine. */
+const BACKDATED_MS = 48 * 60 * 60 * 1000;
 
 type Authority = {
   readonly pair: KeyPair;
