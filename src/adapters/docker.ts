@@ -283,6 +283,12 @@ export class DockerRuntime implements Runtime {
     return this.#ask(`inspect container ${ref}`, ({ docker }) => inspectState(docker, this.#currentRef(ref)));
   }
 
+  async describeContainer(ref: string): Promise<Readonly<Record<string, unknown>> | undefined> {
+    return this.#ask(`inspect container ${ref}`, ({ docker }) =>
+      unlessMissing(async () => ({ ...(await docker.getContainer(this.#currentRef(ref)).inspect()) })),
+    );
+  }
+
   async readFile(ref: string, path: string): Promise<string | undefined> {
     return this.#ask(`read ${path} in container ${ref}`, ({ docker }) =>
       unlessMissing(async () => {

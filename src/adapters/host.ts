@@ -33,6 +33,7 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     stateDirectory,
     isRoot: process.getuid?.() === 0,
     processId,
+    system: { node: process.version, release: os.release() },
     readFile: (file) => explained(file, () => absentAsUndefined(fs.readFile(file, 'utf8'))),
     hasFile,
     findAgeMs,

@@ -288,6 +288,18 @@ function addDiagnosisCommands(program: Command, add: Add, run: Run): void {
     .option('--fix', 'mend what can be mended without losing anything')
     .option('--verbose', 'tell of what is fine too')
     .action(run(async () => (await import('./commands/doctor.ts')).runDoctor));
+
+  add(program, 'support-bundle', 'write versions, logs, events and findings into one file, without secrets', [
+    'sandbar support-bundle',
+    'sandbar support-bundle /tmp/for-support.tar.gz',
+  ])
+    .argument('[file]', 'a new file (default: sandbar-CLUSTER-DATE.tar.gz here)')
+    .action(
+      run(
+        async () => (await import('./commands/support-bundle.ts')).runSupportBundle,
+        ([file]) => (file === undefined ? {} : { bundleFile: file as string }),
+      ),
+    );
 }
 
 function addMountCommands(program: Command, add: Add, run: Run): void {

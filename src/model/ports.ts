@@ -87,6 +87,8 @@ export type Runtime = {
   inspectState(
     ref: string,
   ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined>;
+  /** Everything that the engine says of a container, in its own words; undefined when it is not there. */
+  describeContainer(ref: string): Promise<Readonly<Record<string, unknown>> | undefined>;
   /** Content of a file inside a container, running or not; undefined when it is not there. */
   readFile(ref: string, path: string): Promise<string | undefined>;
   /**
@@ -214,6 +216,8 @@ export type Host = {
   readonly stateDirectory: string;
   readonly isRoot: boolean;
   readonly processId: number;
+  /** Versions of what runs the program. */
+  readonly system: { readonly node: string; readonly release: string };
   /** Content of a file, or undefined when it is not there. */
   readFile(path: string): Promise<string | undefined>;
   /** Writes through a temporary file and a rename, following a symbolic link at `path`. */

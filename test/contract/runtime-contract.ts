@@ -124,6 +124,9 @@ export function describeRuntime(
       await runtime.startContainer(spec.name);
       await runtime.startContainer(spec.name);
       expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running', exitCode: 0 });
+      const description = await runtime.describeContainer(spec.name);
+      expect(description).toMatchObject({ Name: `/${spec.name}`, State: { Status: 'running' } });
+      expect(await runtime.describeContainer(`${prefix}-none`)).toBeUndefined();
       const [container] = await runtime.listContainers(byCluster);
       expect(container).toMatchObject({ state: 'running', address: spec.address, ports: spec.ports });
     });

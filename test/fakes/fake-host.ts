@@ -15,6 +15,7 @@ export class FakeHost implements Host {
   readonly stateDirectory = '/home/ada/.local/state/sandbar';
   readonly isRoot = false;
   readonly processId = 4711;
+  readonly system = { node: 'v22.0.0', release: '6.1.0' };
   readonly files = new Map<string, { readonly content: string; readonly mode: number; readonly ageMs: number }>();
   /** Folders without a file in them. */
   readonly directories = new Set<string>();

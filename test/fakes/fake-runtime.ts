@@ -59,6 +59,8 @@ export class FakeRuntime implements Runtime {
   /** What was changed, in order: `start sandbar-dev-dns`. */
   readonly calls: string[] = [];
   engine: EngineInfo = ENGINE;
+  /** Variables of every container, `NAME=value`. */
+  environment: readonly string[] = [];
   #created = 0;
 
   info(): Promise<EngineInfo> {
@@ -232,6 +234,14 @@ export class FakeRuntime implements Runtime {
     const container = this.#findContainer(ref);
     if (container === undefined) return Promise.resolve(undefined);
     return Promise.resolve({ state: container.state, exitCode: container.exitCode, error: '' });
+  }
+
+  describeContainer(ref: string): Promise<Readonly<Record<string, unknown>> | undefined> {
+    const container = this.#findContainer(ref);
+    if (container === undefined) return Promise.resolve(undefined);
+    const { id, spec, state, labels } = container;
+    const Config = { Image: spec.imageRef, Labels: labels, Env: [...this.environment] };
+    return Promise.resolve({ Id: id, Name: `/${spec.name}`, State: { Status: state }, Config });
   }
 
   readFile(ref: string, path: string): Promise<string | undefined> {

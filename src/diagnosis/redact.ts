@@ -1,0 +1,126 @@
+/** Takes secrets out of what leaves the machine. What is known to be one goes wherever it stands; the rest by its form. */
+import type { Identity } from '../model/identity.ts';
+import type { KubernetesObject } from '../model/resources.ts';
+
+const REDACTED = '<redacted>';
+
+/** Shorter values are words that stand everywhere: to take them out would hide more than it saves. */
+const SHORTEST_SECRET = 6;
+
+const SECRET_WORDS =
+  'pass(?:word|wd|phrase)?|secret|token|api[-_]?key|access[-_]?key|credential|private[-_]?key|authorization|cookie';
+const SECRET_NAME = new RegExp(SECRET_WORDS, 'i');
+const NAMED_VALUE = new RegExp(
+  `(["']?[\\w.-]*(?:${SECRET_WORDS})[\\w.-]*["']?\\s*[:=]\\s*)("(?:[^"\\\\]|\\\\.)*"|'[^']*'|[^\\s,;&}]+)`,
+  'gi',
+);
+
+/** Forms of secrets, whoever they belong to. */
+const FORMS: readonly (readonly [RegExp, string])[] = [
+  [/-----BEGIN ([A-Z ]*PRIVATE KEY)-----[\s\S]*?(?:-----END \1-----|$)/g, REDACTED],
+  // The same in base64.
+  [/LS0tLS1CRUdJTi[A-Za-z0-9+/=]+/g, REDACTED],
+  [/\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*/g, REDACTED],
+  [/\b(Bearer|Basic)\s+[\w.~+/=-]{6,}/gi, `$1 ${REDACTED}`],
+  [/(:\/\/)[^\s/@"']+@/g, `$1${REDACTED}@`],
+  [NAMED_VALUE, `$1${REDACTED}`],
+];
+
+/** Values that are secrets wherever they stand, in the forms in which they are written down. */
+export function secretValues(values: readonly string[]): readonly string[] {
+  const lines = values.flatMap((value) => [value, ...value.split('\n')]).map((value) => value.trim());
+  const long = lines.filter((value) => value.length >= SHORTEST_SECRET && !value.startsWith('-----'));
+  const forms = long.flatMap((value) => [
+    value,
+    Buffer.from(value).toString('base64'),
+    encodeURIComponent(value),
+    JSON.stringify(value).slice(1, -1),
+  ]);
+  return [...new Set(forms)].toSorted((a, b) => b.length - a.length);
+}
+
+/** Keys and credentials of a cluster. */
+export function secretsOfIdentity(identity: Identity): readonly string[] {
+  const { ca, frontProxyCa, certificates, serviceAccount, objectStore } = identity;
+  const pairs = [ca, frontProxyCa, ...Object.values(certificates)];
+  return [
+    ...pairs.map(({ key }) => key),
+    serviceAccount.privateKey,
+    objectStore.secretAccessKey,
+    objectStore.accessKeyId,
+  ];
+}
+
+/** The values of a Secret, as its users see them. */
+export function secretsOfObject(secret: KubernetesObject): readonly string[] {
+  const data = Object.values((secret['data'] ?? {}) as Readonly<Record<string, string>>);
+  return data.map((value) => Buffer.from(value, 'base64').toString());
+}
+
+export function redactText(text: string, known: readonly string[]): string {
+  const withoutKnown = known.reduce((rest, value) => rest.replaceAll(value, REDACTED), text);
+  return FORMS.reduce((rest, [form, replacement]) => rest.replace(form, replacement), withoutKnown);
+}
+
+/** The same of YAML: what stands below a key of a secret goes too. */
+export function redactYaml(text: string, known: readonly string[]): string {
+  let secretIndent: number | undefined;
+  const lines = text.split('\n').flatMap((line) => {
+    const indent = line.search(/\S/);
+    if (secretIndent !== undefined && (indent === -1 || indent > secretIndent)) return [];
+    secretIndent = undefined;
+    const [, key, value = ''] = /^\s*(?:- )?["']?([\w.-]+)["']?\s*:\s*(.*)$/.exec(line) ?? [];
+    if (key === undefined || !SECRET_NAME.test(key)) return [line];
+    secretIndent = indent;
+    return [`${line.slice(0, line.length - value.length).trimEnd()} ${REDACTED}`];
+  });
+  return redactText(lines.join('\n'), known);
+}
+
+/** A value of JSON, string by string: names of things stay, values of variables and headers go. */
+export function redactJson(value: unknown, known: readonly string[]): unknown {
+  if (typeof value === 'string') return redactText(value, known);
+  if (Array.isArray(value)) return redactList(value, known);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(
+        ([key]) => !['managedFields', 'kubectl.kubernetes.io/last-applied-configuration', 'caBundle'].includes(key),
+      )
+      .map(([key, inner]) => [key, redactField(key, inner, known)]),
+  );
+}
+
+/** An object as it may be shown: of ConfigMaps the names of their keys alone. */
+export function redactObject(object: KubernetesObject, known: readonly string[]): unknown {
+  const keys = ['data', 'binaryData', 'stringData'].filter((field) => object[field] !== undefined);
+  const masked = keys.map((field) => [
+    field,
+    Object.fromEntries(Object.keys(object[field] as object).map((key) => [key, REDACTED])),
+  ]);
+  return redactJson({ ...object, ...Object.fromEntries(masked) }, known);
+}
+
+function redactField(key: string, value: unknown, known: readonly string[]): unknown {
+  // `env` of containers, headers of probes: whatever they are called, they may be secrets.
+  if ((key === 'env' || key === 'httpHeaders') && Array.isArray(value)) {
+    return value.map((entry: unknown) =>
+      entry !== null && typeof entry === 'object' && 'value' in entry ? { ...entry, value: REDACTED } : entry,
+    );
+  }
+  // Docker's own form.
+  if (key === 'Env' && Array.isArray(value)) {
+    return value.map((entry: unknown) => (typeof entry === 'string' ? entry.replace(/=.*$/s, `=${REDACTED}`) : entry));
+  }
+  const isNamed = SECRET_NAME.test(key) && !/(?:name|ref|keys?|keyref|count)$/i.test(key);
+  return isNamed && typeof value === 'string' ? REDACTED : redactJson(value, known);
+}
+
+/** Arguments of programs: what follows an option of a secret is one. */
+function redactList(list: readonly unknown[], known: readonly string[]): readonly unknown[] {
+  return list.map((entry, index) => {
+    const previous = list[index - 1];
+    const isValue = typeof previous === 'string' && /^--?[\w-]+$/.test(previous) && SECRET_NAME.test(previous);
+    return isValue && typeof entry === 'string' ? REDACTED : redactJson(entry, known);
+  });
+}
