@@ -46,7 +46,7 @@ func resetNode(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	pods := podSweep{groups, map[string]bool{}}
+	pods := podSweep{groups, bundlesDirectory, map[string]bool{}}
 	if *rest != "" {
 		pods.add(splitList(*rest))
 		pods.killUntil(pods.areReleased)
@@ -75,6 +75,8 @@ func resetNode(arguments []string) error {
 // podSweep ends what runs of pods, round after round.
 type podSweep struct {
 	groups controlGroups
+	// Holds a folder for each container and sandbox.
+	bundles string
 	// UIDs of the pods that are to end; those made after the reset are not among them.
 	found map[string]bool
 }
@@ -93,7 +95,7 @@ func (s podSweep) stopUntilEnd(input io.Reader, keptNamespaces []string, onStopp
 		close(hasEnded)
 	}()
 	for sayStopped := sync.OnceFunc(onStopped); ; sayStopped() {
-		for owner := range owners() {
+		for owner := range ownersIn(s.bundles) {
 			if !slices.Contains(keptNamespaces, owner.namespace) {
 				s.found[owner.uid] = true
 			}
@@ -137,7 +139,7 @@ func (s podSweep) areDead() bool { return len(s.processes()) == 0 }
 // areReleased tells whether the kubelet has let go of all of them: no container and no sandbox is left. Before that it
 // may have been about to start a container, which would live until its grace period is over.
 func (s podSweep) areReleased() bool {
-	for owner := range owners() {
+	for owner := range ownersIn(s.bundles) {
 		if s.found[owner.uid] {
 			return false
 		}
@@ -147,11 +149,11 @@ func (s podSweep) areReleased() bool {
 
 type bundleOwner struct{ namespace, uid string }
 
-// owners yields whose the containers and sandboxes are that there are now.
-func owners() iter.Seq[bundleOwner] {
+// ownersIn yields whose the containers and sandboxes are that there are now.
+func ownersIn(directory string) iter.Seq[bundleOwner] {
 	return func(yield func(bundleOwner) bool) {
-		for _, bundle := range listNames(bundlesDirectory) {
-			if owner, isKnown := ownerOf(bundle); isKnown && !yield(owner) {
+		for _, bundle := range listNames(directory) {
+			if owner, isKnown := ownerOf(filepath.Join(directory, bundle)); isKnown && !yield(owner) {
 				return
 			}
 		}
@@ -160,7 +162,7 @@ func owners() iter.Seq[bundleOwner] {
 
 // ownerOf reads it from what containerd told the runtime.
 func ownerOf(bundle string) (owner bundleOwner, isKnown bool) {
-	content, err := os.ReadFile(filepath.Join(bundlesDirectory, bundle, "config.json"))
+	content, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
 		// It is being made, or gone.
 		return bundleOwner{}, false
