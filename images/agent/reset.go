@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sandbar.dev/lib/agent"
+	"sandbar.dev/lib/mounts"
 )
 
 const (
@@ -38,6 +39,7 @@ func resetNode(arguments []string) error {
 	flags := flag.NewFlagSet("reset", flag.ContinueOnError)
 	namespaces := flags.String("keep-namespaces", "", "namespaces whose pods go on, separated by commas")
 	volumes := flags.String("keep-volumes", "", `PersistentVolumes whose content stays, separated by commas, or "all"`)
+	keepsWritten := flags.Bool("keep-mounts", false, "what pods wrote over paths that are excluded from mounts stays")
 	rest := flags.String("rest", "", "UIDs of pods that are killed already: until the kubelet has let go of them")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -63,6 +65,11 @@ func resetNode(arguments []string) error {
 	}
 	if err := removeVolumes(removed); err != nil {
 		return err
+	}
+	if !*keepsWritten {
+		if _, err := mounts.Ask(mounts.Request{Command: "discard", KeptNamespaces: splitList(*namespaces)}); err != nil {
+			return fmt.Errorf("discard what was written over paths excluded from mounts: %w", err)
+		}
 	}
 	if len(pods.found) > 0 {
 		if err := runInBackground(os.Args[0], "reset", "--rest", strings.Join(slices.Collect(maps.Keys(pods.found)), ",")); err != nil {

@@ -17,6 +17,8 @@ type record struct {
 	// For messages: where it is on the host.
 	source string
 	isFile bool
+	// Of the workload; empty for a mount that is only on the node.
+	namespace string
 	// Path in the container; empty for a mount that is only on the node.
 	target     string
 	isReadOnly bool
@@ -35,6 +37,7 @@ func parseRecord(object *v1.ConfigMap) (record, bool) {
 		path:       fields["path"],
 		source:     fields["source"],
 		isFile:     fields["sourceType"] == "File",
+		namespace:  fields["namespace"],
 		target:     fields["target"],
 		isReadOnly: fields["readOnly"] == "true",
 		parent:     fields["parent"],

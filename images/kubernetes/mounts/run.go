@@ -148,6 +148,9 @@ func (s *Service) answer(request mounts.Request) (mounts.Response, error) {
 	case "attach":
 		attachments, err := s.Attach(request.Bundle)
 		return mounts.Response{Attachments: attachments}, err
+	case "discard":
+		s.node.do(func() { s.discardWritten(request.KeptNamespaces) })
+		return mounts.Response{}, nil
 	default:
 		return mounts.Response{}, fmt.Errorf("unknown command %q", request.Command)
 	}

@@ -295,6 +295,23 @@ func (s *Service) forget(id string) {
 	s.kept.remove(id)
 }
 
+// discardWritten removes what containers wrote over excluded paths, as if none had run yet. Those of the workloads
+// concerned do not run any more; mounts of the namespaces that are kept stay as they are.
+func (s *Service) discardWritten(keptNamespaces []string) {
+	for id, r := range s.records {
+		if len(r.excluded) == 0 || slices.Contains(keptNamespaces, r.namespace) {
+			continue
+		}
+		family := append(s.childrenOf(id), r)
+		for key := range s.places {
+			if key.user.isContainer && slices.ContainsFunc(family, func(member record) bool { return member.id == key.id }) {
+				s.closePlace(key)
+			}
+		}
+		s.kept.remove(id)
+	}
+}
+
 // closePlaces takes a mount away from wherever it is, and what was made to mount it, and what is inside of it, on.
 func (s *Service) closePlaces(id string) {
 	for key := range s.places {

@@ -158,6 +158,35 @@ func TestWhatIsExcludedHoldsTheImagesContentAndWhatWasWritten(t *testing.T) {
 	pod.expect(t, "modules/b", "written")
 }
 
+func TestWhatWasWrittenOverExcludedPathsCanBeDiscarded(t *testing.T) {
+	n := newNode(t)
+	rootfs := n.startImage("first", map[string]string{"app/modules/a": "of the image"})
+	for _, id := range []string{"a", "kept"} {
+		n.record(record{id: id, path: "src", target: "/app", namespace: id, excluded: []string{"modules"}})
+	}
+	n.write("src/file", "x")
+	write := func(id string) *pod {
+		n.give(id, "src")
+		pod := n.startPrepared(rootfs, id, "/app")
+		pod.do(func(root string) {
+			if err := os.WriteFile(filepath.Join(root, "modules/b"), []byte("written"), 0o644); err != nil {
+				t.Error(err)
+			}
+		})
+		return pod
+	}
+	write("a").stop()
+	running := write("kept")
+	n.service.node.do(func() { n.service.discardWritten([]string{"kept"}) })
+	n.startPrepared(rootfs, "a", "/app").do(func(root string) {
+		if names := namesIn(filepath.Join(root, "modules")); !slices.Equal(names, []string{"a"}) {
+			t.Errorf("got %v", names)
+		}
+	})
+	running.expect(t, "modules/b", "written")
+	n.startPrepared(rootfs, "kept", "/app").expect(t, "modules/b", "written")
+}
+
 func TestNothingOutsideOfAFolderIsTouchedWhenAMountInsideGoes(t *testing.T) {
 	n := newNode(t)
 	victim := t.TempDir()

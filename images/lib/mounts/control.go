@@ -15,7 +15,7 @@ const ControlSocket = "/run/sandbar/mounts-control.sock"
 
 // Request is one question to that component; the fields besides Command belong to some commands only.
 type Request struct {
-	// list, wait, prepare, or attach.
+	// list, wait, prepare, attach, or discard.
 	Command string `json:"command"`
 	// wait: mounts that have to be attached.
 	IDs []string `json:"ids,omitempty"`
@@ -23,6 +23,8 @@ type Request struct {
 	TimeoutMs int64 `json:"timeoutMs,omitempty"`
 	// prepare, attach: the bundle of a container that the runtime is about to create.
 	Bundle string `json:"bundle,omitempty"`
+	// discard: what was written over excluded paths stays in these namespaces.
+	KeptNamespaces []string `json:"keptNamespaces,omitempty"`
 }
 
 // Response holds an error, or what was asked for.
