@@ -63,16 +63,17 @@ export function pause(request: PowerRequest, ports: Ports, emit: Emit): Promise<
     requireStarted(context);
     return run(planPause(context.docker.state), context, async (step) => {
       if (step.observed.id === CONTROL_PLANE) await renewLease(context);
-      await runDeed(step, { ...ports, ...request });
+      await runDeed(step, ports.runtime);
     });
   });
 }
 
-/** Lets every container go on that is frozen, and waits until the cluster answers. */
+/** Lets every container go on that is frozen, and waits until the API answers; the rest answers as soon or a moment later. */
 export function resume(request: PowerRequest, ports: Ports, emit: Emit): Promise<PowerResult> {
   return withContext(request, { ports, emit }, (context) => {
     requireStarted(context);
-    return run(planResume(context.docker.state, awaitedOf(context)), context);
+    const awaited = awaitedOf(context).filter(({ owner }) => owner === 'control-plane');
+    return run(planResume(context.docker.state, awaited), context);
   });
 }
 
@@ -122,7 +123,7 @@ async function withContext(
 async function run(
   steps: PowerPlan,
   { request, ports, emit, docker, identity }: Context,
-  perform = (step: Deed): Promise<void> => runDeed(step, { ...ports, ...request }),
+  perform = (step: Deed): Promise<void> => runDeed(step, ports.runtime),
 ): Promise<PowerResult> {
   const { clusterName, signal } = request;
   if (steps.length > 0) emit({ type: 'plan', steps: steps.map(({ id, owner, cause }) => ({ id, owner, cause })) });

@@ -1,7 +1,6 @@
 /** What each step of a plan does to Docker, Kubernetes and the object store. One step, one deed. */
 import type { StepFailure } from '../engine/apply.ts';
 import { fingerprintOf } from '../engine/fingerprint.ts';
-import { CONTROL_PLANE } from '../engine/plan.ts';
 import { labelsFor } from '../engine/observe.ts';
 import { waitUntilReady, type WaitPorts } from '../engine/wait.ts';
 import { SandbarError } from '../model/errors.ts';
@@ -13,12 +12,6 @@ import { findWorkload, planRollout } from './mount-workloads.ts';
 
 /** The agent gives pods 1.2 s, the control plane writes down what it has acknowledged anyway. */
 const STOP_TIMEOUT_S = 10;
-
-/**
- * What the agent has before the API server goes on, to which it says then how it is. After a pause of more than three
- * minutes its kubelet holds itself for ill until it has listed its pods again, and would be not ready for ten seconds.
- */
-const AGENT_LEAD_MS = 250;
 
 export type StepTargets = {
   readonly clusterName: string;
@@ -42,7 +35,7 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
     case 'pause':
     case 'stop':
     case 'restart':
-      await runDeed(step, { ...targets.waitPorts, signal: targets.signal });
+      await runDeed(step, runtime);
       break;
     case 'remove':
       await remove(step.observed, { runtime, cluster, objectStore: targets.objectStore });
@@ -57,14 +50,9 @@ export async function runStep(step: Step, targets: StepTargets, report: (text: s
 }
 
 /** Changes whether a container runs, for which the engine is enough. */
-export async function runDeed(
-  step: Deed,
-  { runtime, clock, signal }: Pick<WaitPorts, 'runtime' | 'clock'> & { readonly signal: AbortSignal },
-): Promise<void> {
-  const { id, ref } = step.observed;
-  switch (step.verb) {
+export async function runDeed({ verb, observed: { ref } }: Deed, runtime: Runtime): Promise<void> {
+  switch (verb) {
     case 'resume':
-      if (id === CONTROL_PLANE && step.dependsOn.length > 0) await clock.sleep(AGENT_LEAD_MS, signal);
       await runtime.unpauseContainer(ref);
       break;
     case 'pause':
