@@ -92,7 +92,7 @@ func withDatabase(path string, read func(*bolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if failure := recover(); failure != nil {
-			err = fmt.Errorf("damaged: %v", failure)
+			err = fmt.Errorf("unreadable: %v", failure)
 		}
 	}()
 	entry, err := os.Stat(path)
@@ -106,7 +106,7 @@ func withDatabase(path string, read func(*bolt.Tx) error) (err error) {
 	defer database.Close()
 	return database.View(func(transaction *bolt.Tx) error {
 		if entry.Size() < transaction.Size() {
-			return fmt.Errorf("damaged: %d bytes of %d", entry.Size(), transaction.Size())
+			return fmt.Errorf("%d bytes of %d are there", entry.Size(), transaction.Size())
 		}
 		return read(transaction)
 	})

@@ -60,7 +60,12 @@ func startDatastore(ctx context.Context, directory, nodeName string) *datastore 
 	}
 	go func() {
 		defer close(store.started)
-		if store.err = store.open(); store.err == nil {
+		store.err = store.open()
+		if errors.As(store.err, new(damagedError)) {
+			// The API server would end the process in its own way, and with its own exit status.
+			exit(store.err)
+		}
+		if store.err == nil {
 			feature.DefaultFeatureSupportChecker.CheckClient(ctx, versionClient{store.newClient()}, storage.RequestWatchProgress)
 			go store.keepSettled(ctx)
 		}
@@ -125,12 +130,6 @@ type versionClient struct{ *kubernetes.Client }
 
 // Endpoints names the one etcd.
 func (versionClient) Endpoints() []string { return []string{placeholderEtcd} }
-
-// failure returns why etcd could not be started, once that is known.
-func (d *datastore) failure() error {
-	<-d.started
-	return d.err
-}
 
 // wait returns when etcd has ended.
 func (d *datastore) wait() error {

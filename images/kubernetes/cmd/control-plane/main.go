@@ -34,14 +34,18 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx); err != nil {
-		klog.Flush()
-		fmt.Fprintf(os.Stderr, "control-plane: %v\n", err)
-		if errors.As(err, new(damagedError)) {
-			os.Exit(exitDamaged)
-		}
-		os.Exit(1)
+		exit(err)
 	}
 	klog.Flush()
+}
+
+func exit(err error) {
+	klog.Flush()
+	fmt.Fprintf(os.Stderr, "control-plane: %v\n", err)
+	if errors.As(err, new(damagedError)) {
+		os.Exit(exitDamaged)
+	}
+	os.Exit(1)
 }
 
 func run(ctx context.Context) error {
@@ -86,8 +90,7 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 	go func() { cancel(fmt.Errorf("etcd ended: %w", datastore.wait())) }()
 	server, err := newAPIServer(ctx, options, datastore)
 	if err != nil {
-		// Without a datastore nothing else can be right; its own words say more.
-		return errors.Join(datastore.failure(), fmt.Errorf("%s: %w", apiServerName, err))
+		return fmt.Errorf("%s: %w", apiServerName, err)
 	}
 	start(apiServerName, server.run)
 	if server.waitReady(ctx) == nil {

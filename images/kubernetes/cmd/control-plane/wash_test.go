@@ -25,8 +25,8 @@ import (
 func openStore(t *testing.T, directory string, keys keyValues) *datastore {
 	t.Helper()
 	store := startDatastore(t.Context(), directory, "sandbar-dev")
-	if err := store.failure(); err != nil {
-		t.Fatal(err)
+	if <-store.started; store.err != nil {
+		t.Fatal(store.err)
 	}
 	t.Cleanup(store.close)
 	for key, value := range keys {
