@@ -14,7 +14,10 @@ import {
 import { explainImage } from './image.ts';
 
 /** After this many restarts in a row a container is no longer just starting. */
-const RESTARTS_TOLD = 1;
+const RESTARTS_TOLD = 2;
+
+/** Running for so long, it is not about to end again. */
+const SETTLED_MS = 60_000;
 
 /** An end that lies further back is history. */
 const RECENT_MS = 10 * 60_000;
@@ -137,13 +140,15 @@ function explainEnd(subject: Subject): Explanation | undefined {
   const { pod, status, container, isInit, world } = subject;
   const end = endOf(status);
   if (end === undefined) return undefined;
-  const isRunning = status.state?.running !== undefined;
-  if (isRunning && (status.ready === true || (status.restartCount ?? 0) < RESTARTS_TOLD)) {
-    return end.reason === 'OOMKilled' && isRecent(end.finishedAt, world)
-      ? { ...outOfMemory(subject), severity: 'warning' }
-      : undefined;
+  const startedAt = status.state?.running?.startedAt;
+  // One that ends over and over runs in between: only time tells that it does so no more.
+  const isSettled =
+    startedAt !== undefined &&
+    ((status.restartCount ?? 0) < RESTARTS_TOLD || world.nowMs - Date.parse(startedAt) > SETTLED_MS);
+  if (isSettled || (startedAt !== undefined && !isRecent(end.finishedAt, world))) {
+    const isWarned = end.reason === 'OOMKilled' && isRecent(end.finishedAt, world);
+    return isWarned ? { ...outOfMemory(subject), severity: 'warning' } : undefined;
   }
-  if (isRunning && !isRecent(end.finishedAt, world)) return undefined;
   const isBackingOff = status.state?.waiting?.reason === 'CrashLoopBackOff';
   const mayEnd = isInit || (pod.spec?.restartPolicy ?? 'Always') !== 'Always';
   if (end.exitCode === 0 && (mayEnd || !isBackingOff)) return undefined;

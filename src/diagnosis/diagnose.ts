@@ -87,7 +87,7 @@ export function diagnose(snapshot: Snapshot): readonly Check[] {
     ...checks,
     ...declared,
     ...checkParts(cluster.parts),
-    ...(identity === undefined ? [] : checkCertificates(identity, nowMs)),
+    ...(identity === undefined ? [] : [checkCertificates(identity, nowMs)]),
     ...(kubeconfig.wanted === undefined ? [] : [checkKubeconfig(clusterName, kubeconfig.found, kubeconfig.wanted)]),
     ...(foreseen?.networks === undefined ? [] : checkRoutes(cluster.routes, foreseen.networks)),
     ...(node === undefined ? [] : checkInside(node, machine, clusterName)),

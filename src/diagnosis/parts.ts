@@ -1,7 +1,6 @@
 /** The parts of a cluster: containers, what they answer, and what of this machine belongs to them. */
-import { X509Certificate } from 'node:crypto';
 import { overlaps, parseCidr } from '../model/cidr.ts';
-import { CERTIFICATES, type Identity } from '../model/identity.ts';
+import { planRenewal, type Identity } from '../model/identity.ts';
 import { contextName } from '../model/names.ts';
 import type { ApiAccess } from '../model/ports.ts';
 import type { ContainerState } from '../model/resources.ts';
@@ -23,9 +22,6 @@ export type Part = {
 
 /** With this the control plane ends when its datastore cannot be read. */
 const DATASTORE_DAMAGED = 65;
-
-const DAY_MS = 24 * 3_600_000;
-const CERTIFICATE_WISHED_MS = 14 * DAY_MS;
 
 const CLOCK_WISHED_MS = 3_000;
 const CLOCK_NEEDED_MS = 5 * 60_000;
@@ -119,28 +115,15 @@ export function readyzProblem({
     : `/readyz: ${failing.join(', ')} ${failing.length === 1 ? 'fails' : 'fail'}`;
 }
 
-/** The first certificate to end decides: all are made, and renewed, together. */
-export function checkCertificates(identity: Identity, nowMs: number): readonly Check[] {
-  const ends = [identity.ca, identity.frontProxyCa, ...CERTIFICATES.map((name) => identity.certificates[name])]
-    .map(({ certificate }) => endOf(certificate))
-    .filter((end) => end !== undefined);
-  if (ends.length === 0) return [];
-  const end = Math.min(...ends);
-  const day = new Date(end).toISOString().slice(0, 10);
+/** Told of when `up` would renew them. */
+export function checkCertificates(identity: Identity, nowMs: number): Check {
   const base = { id: 'certificates', subject: 'certificates' };
-  if (end - nowMs > CERTIFICATE_WISHED_MS) return [{ ...base, severity: 'ok', message: `valid until ${day}` }];
-  const isOver = end <= nowMs;
+  const renewal = planRenewal(identity, nowMs);
+  if (renewal === undefined) return { ...base, severity: 'ok', message: 'none of them ends soon' };
+  const [day = ''] = new Date(renewal.endsMs).toISOString().split('T');
+  const isOver = renewal.endsMs <= nowMs;
   const message = isOver ? `they ended on ${day}: the parts refuse each other` : `they end on ${day}`;
-  return [{ ...base, severity: isOver ? 'error' : 'warning', message, ...UP }];
-}
-
-function endOf(certificate: string): number | undefined {
-  try {
-    return Date.parse(new X509Certificate(certificate).validTo);
-  } catch {
-    // An identity that cannot be read is told of by the parts that do not start with it.
-    return undefined;
-  }
+  return { ...base, severity: isOver ? 'error' : 'warning', message, ...UP };
 }
 
 /** `nodeMs`: the time in the agent when it was `hostMs` here. */

@@ -116,6 +116,23 @@ describe('a container that ends', () => {
     expect(lineOf(pod)).toBe('error container main ended with exit code 2');
   });
 
+  it('is told while it runs for a moment in between, until it has run for a minute', () => {
+    const runningFor = (seconds: number): Pod =>
+      podWith({
+        status: {
+          containerStatuses: [
+            containerStatus({
+              restartCount: 4,
+              state: { running: { startedAt: ago(seconds) } },
+              lastState: { terminated: { exitCode: 3, finishedAt: ago(seconds + 5) } },
+            }),
+          ],
+        },
+      });
+    expect(lineOf(runningFor(3))).toBe('error container main ended with exit code 3, after 4 restarts');
+    expect(lineOf(runningFor(90))).toBe('');
+  });
+
   it('for want of memory names its limit', () => {
     const pod = crashingPod({ exitCode: 137, reason: 'OOMKilled' }, { resources: { limits: { memory: '16Mi' } } });
     expect(lineOf(pod)).toBe(
