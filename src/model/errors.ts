@@ -79,7 +79,7 @@ export const ERRORS = {
   GOLDEN_COPY_MISSING: {
     exitCode: 1,
     meaning: 'The copy of its first state, to which a cluster is reset, is not there or cannot be read.',
-    fix: '`sandbar down --volumes`, then `sandbar up`: the data of the cluster are lost, its images too.',
+    fix: '`sandbar reset --hard` makes the datastore anew; images stay.',
   },
   SNAPSHOT_INVALID: {
     exitCode: 1,

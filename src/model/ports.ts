@@ -172,7 +172,7 @@ export type Cluster = {
   remove(object: KubernetesObject): Promise<void>;
   /**
    * POST of JSON that is answered line by line while the server works; resolves with the status at the answer's end.
-   * The signal ends the request, and with it what the server does for as long as it lasts.
+   * The signal ends the request.
    */
   post(
     path: string,

@@ -24,7 +24,7 @@ export const KEPT_NOTHING: KeptKeys = { keys: [], namespaces: [], hasVolumes: fa
 
 /**
  * Brings the datastore back to the golden copy, or to what lies in `restore.db`. Every other write is refused from
- * `onHeld` on until this returns, or fails, or the signal ends it.
+ * `onHeld` on until it is done. Once begun it goes on to its end, whoever listens.
  */
 export async function resetDatastore(
   cluster: Cluster,
@@ -108,7 +108,7 @@ function refusal(status: number, message: string | undefined): SandbarError {
   }
   if (status === 409) {
     return new SandbarError('GOLDEN_COPY_MISSING', message ?? 'the cluster has no copy of its first state', {
-      hint: 'sandbar down --volumes, then sandbar up, makes the cluster anew',
+      hint: 'sandbar reset --hard makes the datastore anew',
     });
   }
   return new SandbarError(

@@ -31,10 +31,7 @@ export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptIn
   return { keys: { keys, namespaces, hasVolumes }, volumes };
 }
 
-/**
- * Kills the pods, again and again until the datastore is back, and removes the directories of volumes. Returns when the
- * kubelet has let go of all.
- */
+/** Stops the pods until the datastore is back, then kills them and takes the directories of their volumes away. */
 export async function killPods(
   { keys: { namespaces }, volumes }: KeptInside,
   options: {
@@ -64,7 +61,9 @@ export async function killPods(
         hint: 'sandbar logs agent shows more; sandbar reset tries again',
       });
     }
-    const result = JSON.parse(stdout) as { readonly pods: number; readonly volumes: number };
+    // What it said before is only that it has begun.
+    const [last = '{}'] = stdout.trim().split('\n').slice(-1);
+    const result = JSON.parse(last) as { readonly pods: number; readonly volumes: number };
     return { result, text: `${String(result.pods)} ended, ${String(result.volumes)} volumes removed` };
   });
 }

@@ -17,7 +17,7 @@ import {
 import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
 import { inPhase, milestone, together } from './phase.ts';
 import { describeKept, killPods, type KeptInside } from './reset-pods.ts';
-import { accessStopped, startFrom, wake } from './start-over.ts';
+import { accessStopped, startOver, wake } from './start-over.ts';
 
 export type ResetRequest = {
   /** What the cluster is made from again. */
@@ -99,7 +99,7 @@ async function washHard(request: ResetRequest, context: Context): Promise<Washed
   const kept = { keys: KEPT_NOTHING, volumes: [] };
   const [, { pods, volumes }, buckets] = await together(request.signal, [
     (signal) =>
-      startFrom('golden', access, { ...waiting, signal })
+      startOver(access, { ...waiting, signal })
         .then(back.pass)
         .finally(ended.pass),
     (signal) =>

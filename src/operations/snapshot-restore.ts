@@ -28,7 +28,7 @@ import {
   type Worker,
 } from './snapshot-worker.ts';
 import { COPY, getSnapshot, listImages, locked, thaw, type SnapshotContext } from './snapshots.ts';
-import { accessStopped, startFrom } from './start-over.ts';
+import { accessStopped, startOver } from './start-over.ts';
 
 export type RestoreRequest = {
   /** What the cluster is made from again. */
@@ -115,23 +115,22 @@ async function replace(
   await worker.run(['rm', '-f', `${LIVE.datastore}/restore.db`]);
 }
 
-/** On the live control plane, so that watchers see it happen; through its restart where it cannot be asked. */
+/** On the live control plane, so that watchers see it happen; one that cannot read its datastore starts over before. */
 async function restoreDatastore(
   access: ClusterAccess,
   { timeoutMs }: RestoreRequest,
   context: SnapshotContext,
 ): Promise<void> {
   const { ports, signal } = context;
-  const isAnswering = await withCluster(access, ports, async (cluster) => {
-    if ((await cluster.get('/readyz', { timeoutMs: 2_000 })).status !== 200) return false;
+  await withCluster(access, ports, async (cluster) => {
+    const isAnswering = (await cluster.get('/readyz', { timeoutMs: 2_000 })).status === 200;
+    if (!isAnswering) await startOver(access, { ...context, timeoutMs });
     await inPhase('datastore', 'bringing it back', context, async () => {
       const options = { onHeld: () => undefined, signal };
       const { deleted, restored } = await resetDatastore(cluster, { from: 'snapshot', keep: KEPT_NOTHING }, options);
       return { result: undefined, text: `${String(deleted)} keys deleted, ${String(restored)} put back` };
     });
-    return true;
   });
-  if (!isAnswering) await startFrom('snapshot', access, { ...context, timeoutMs });
 }
 
 /** From here to the end the parts of the cluster may be of different moments, which a container tells that is never started. */

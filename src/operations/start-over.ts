@@ -1,4 +1,4 @@
-/** Gives the control plane another datastore while it is stopped: for what cannot be brought back while it runs. */
+/** Gives the control plane its golden copy while it is stopped: for a datastore that cannot be brought back by requests. */
 import { waitUntilReady, type Waited } from '../engine/wait.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
@@ -8,7 +8,7 @@ import type { Probe } from '../model/resources.ts';
 import { adminAccess, componentOf, findContainers, hostPortOf, readIdentity, type ClusterAccess } from './access.ts';
 import { inPhase } from './phase.ts';
 
-/** Read and removed by the control plane as it starts: `golden`, or `snapshot` for what lies in `restore.db`. */
+/** Read and removed by the control plane as it starts; what is in it does not matter. */
 const START_OVER_PATH = '/var/lib/etcd/start-over';
 
 /** Its datastore is replaced: nothing of it has to be brought to an end. */
@@ -38,12 +38,12 @@ export async function accessStopped(clusterName: string, { runtime }: Ports): Pr
   });
 }
 
-/** Restarts the control plane from another datastore; returns when it answers. */
-export async function startFrom(source: 'golden' | 'snapshot', access: ClusterAccess, waiting: Waiting): Promise<void> {
+/** Restarts the control plane from its golden copy; returns when it answers. */
+export async function startOver(access: ClusterAccess, waiting: Waiting): Promise<void> {
   const { runtime } = waiting.ports;
   const name = containerName(access.name, 'control-plane');
   await inPhase('datastore', 'starting over', waiting, async () => {
-    await runtime.writeFile(name, { path: START_OVER_PATH, mode: 0o600, content: source });
+    await runtime.writeFile(name, { path: START_OVER_PATH, mode: 0o600, content: 'golden' });
     await runtime.restartContainer(name, { timeoutS: STOP_TIMEOUT_S });
     await waitFor('control-plane', { kind: 'api', path: '/readyz', timeoutMs: READY_MS }, access, waiting);
     return { result: undefined, text: 'the control plane is back' };
