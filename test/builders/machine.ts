@@ -42,6 +42,8 @@ export class Machine {
   identitiesMade = 0;
   /** What stands between the operations and the engine. */
   wrapRuntime: (runtime: Runtime) => Runtime = (runtime) => runtime;
+  /** The same for everything outside. */
+  wrapPorts: (ports: Ports) => Ports = (ports) => ports;
 
   constructor() {
     for (const ref of Object.values(IMAGE_REFS)) this.runtime.images.set(ref, {});
@@ -53,13 +55,13 @@ export class Machine {
   }
 
   get ports(): Ports {
-    return {
+    return this.wrapPorts({
       runtime: this.wrapRuntime(this.runtime),
       host: this.host,
       clock: this.clock,
       connectCluster: () => this.cluster,
       connectObjectStore: () => this.objectStore,
-    };
+    });
   }
 
   up({ spec, ...wish }: Wish = {}): Promise<UpResult> {
