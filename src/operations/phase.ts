@@ -58,6 +58,7 @@ export function milestone(): {
     },
     passed,
     after: async (signal, work) => {
+      signal.throwIfAborted();
       let stop = (): void => undefined;
       const stopped = new Promise<void>((resolve) => (stop = resolve));
       signal.addEventListener('abort', stop);

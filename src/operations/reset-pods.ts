@@ -22,7 +22,7 @@ export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptIn
   const [records, volumes] = await Promise.all([
     cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { labelSelector: MOUNT_LABEL, namespace: SYSTEM_NAMESPACE }),
     hasVolumes ? ('all' as const) : listVolumesOf(cluster, namespaces),
-    ...namespaces.map((namespace) => requireNamespace(cluster, namespace)),
+    requireNamespaces(cluster, namespaces),
   ]);
   // Mounts of the file would come back anyway; kept, they stay attached all the time.
   const keys = records
@@ -77,10 +77,14 @@ async function listVolumesOf(cluster: Cluster, namespaces: readonly string[]): P
   });
 }
 
-async function requireNamespace(cluster: Cluster, namespace: string): Promise<void> {
-  const { status } = await cluster.get(`/api/v1/namespaces/${namespace}`);
-  if (status !== 404) return;
-  throw new SandbarError('NOT_FOUND', `there is no namespace ${namespace} to keep`, {
-    hint: 'sandbar kubectl get namespaces shows those that are there',
+async function requireNamespaces(cluster: Cluster, namespaces: readonly string[]): Promise<void> {
+  if (namespaces.length === 0) return;
+  const present = (await cluster.list({ apiVersion: 'v1', kind: 'Namespace' }, {})).map(
+    ({ metadata }) => metadata.name,
+  );
+  const missing = namespaces.find((namespace) => !present.includes(namespace));
+  if (missing === undefined) return;
+  throw new SandbarError('NOT_FOUND', `there is no namespace ${missing} to keep`, {
+    hint: `there are ${present.join(', ')}`,
   });
 }

@@ -8,7 +8,7 @@ import { down, type DownResult } from '../../src/operations/down.ts';
 import { formatPlan } from '../../src/engine/plan.ts';
 import { status, type ClusterStatus } from '../../src/operations/status.ts';
 import type { MintIdentity } from '../../src/operations/up-ground.ts';
-import { up, type UpRequest, type UpResult } from '../../src/operations/up.ts';
+import { converge, up, type UpRequest, type UpResult } from '../../src/operations/up.ts';
 import { FakeClock } from '../fakes/fake-clock.ts';
 import { FakeCluster } from '../fakes/fake-cluster.ts';
 import { FakeHost } from '../fakes/fake-host.ts';
@@ -64,8 +64,17 @@ export class Machine {
     });
   }
 
-  up({ spec, ...wish }: Wish = {}): Promise<UpResult> {
-    return up(
+  up(wish: Wish = {}): Promise<UpResult> {
+    return this.#up(up, wish);
+  }
+
+  /** The same for who holds the cluster's lock. */
+  converge(): Promise<UpResult> {
+    return this.#up(converge, {});
+  }
+
+  #up(run: typeof up, { spec, ...wish }: Wish): Promise<UpResult> {
+    return run(
       {
         spec: { ...SPEC, ...spec },
         manifests: [],
@@ -123,6 +132,7 @@ export class Machine {
     this.host.routes = routes;
     this.#answerProbes();
     this.wrapRuntime = (runtime) => runtime;
+    this.wrapPorts = (ports) => ports;
   }
 
   /** Ids of the containers, by component. */

@@ -1,4 +1,5 @@
 /** A cluster in memory that can be reset: its control plane, its node and the programs of the worker do their part. */
+import { Readable } from 'node:stream';
 import type { Kept } from '../../src/config/keep.ts';
 import type { FakeContainer, FakeProgram } from '../fakes/fake-runtime.ts';
 import type { KubernetesObject } from '../../src/model/resources.ts';
@@ -37,7 +38,6 @@ export class ResetMachine extends Machine {
   readonly agentResets: string[] = [];
   freeOnDisk = 10 ** 12;
   images: readonly { readonly name: string; readonly id: string }[] = [{ name: 'shop:dev', id: 'sha256:1' }];
-  readonly controller = { signal: new AbortController().signal };
 
   /** A cluster that runs, with what a user did to it since. */
   static async start(): Promise<ResetMachine> {
@@ -93,9 +93,9 @@ export class ResetMachine extends Machine {
     wish: Partial<Pick<ResetRequest, 'isHard' | 'confirm' | 'signal'>> & { readonly kept?: Partial<Kept> } = {},
   ): Promise<ResetResult> {
     const kept = { hasVolumes: false, hasBuckets: false, hasMounts: false, namespaces: [], ...wish.kept };
-    const agreed = { confirm: () => Promise.resolve(true), signal: this.controller.signal };
+    const agreed = { confirm: () => Promise.resolve(true), signal: new AbortController().signal };
     return reset(
-      { spec: SPEC, isHard: false, timeoutMs: undefined, converge: () => this.up(), ...agreed, ...wish, kept },
+      { spec: SPEC, isHard: false, timeoutMs: undefined, converge: () => this.converge(), ...agreed, ...wish, kept },
       this.ports,
       (event) => this.events.push(event),
     );
@@ -107,7 +107,7 @@ export class ResetMachine extends Machine {
 
   restoreSnapshot(name = 'one', signal?: AbortSignal): ReturnType<typeof restoreSnapshot> {
     const agreed = { confirm: () => Promise.resolve(true), timeoutMs: undefined };
-    return restoreSnapshot({ spec: SPEC, name, converge: () => this.up(), ...agreed }, this.#context(signal));
+    return restoreSnapshot({ spec: SPEC, name, converge: () => this.converge(), ...agreed }, this.#context(signal));
   }
 
   async snapshotNames(): Promise<readonly string[]> {
@@ -128,19 +128,18 @@ export class ResetMachine extends Machine {
 
   /** The control plane cannot read its datastore any more. */
   damage(): void {
+    this.cluster.isDown = true;
+    this.#fail();
+  }
+
+  /** As the engine shows a control plane that ends at every start. */
+  #fail(): void {
     const controlPlane = this.runtime.containers.get('sandbar-dev-control-plane')!;
     Object.assign(controlPlane, { state: 'restarting', exitCode: 65 });
     controlPlane.log.push('the datastore is damaged: member/snap/db: invalid');
-    this.cluster.isDown = true;
-    this.cluster.answers.delete('/readyz');
   }
 
-  override restartCommandLine(): void {
-    super.restartCommandLine();
-    this.wrapPorts = (ports) => ports;
-  }
-
-  #context(signal = this.controller.signal): SnapshotContext {
+  #context(signal = new AbortController().signal): SnapshotContext {
     return { ports: this.ports, emit: (event) => this.events.push(event), signal };
   }
 
@@ -183,6 +182,11 @@ export class ResetMachine extends Machine {
     programs.set('sandbar-agent', (call) => (call.args[0] === 'reset' ? this.#resetNode(call.args) : agent(call)));
     programs.set('sandbar-images', () => ({ stdout: JSON.stringify(this.images) }));
     for (const [name, program] of Object.entries(this.#workerPrograms())) programs.set(name, program);
+    const start = this.runtime.startContainer.bind(this.runtime);
+    this.runtime.startContainer = async (ref) => {
+      await start(ref);
+      if (this.cluster.isDown) this.#fail();
+    };
     const restart = this.runtime.restartContainer.bind(this.runtime);
     this.runtime.restartContainer = async (ref) => {
       await restart(ref);
@@ -191,7 +195,7 @@ export class ResetMachine extends Machine {
       this.cluster.objects.clear();
       for (const [key, object] of this.golden ?? []) this.cluster.objects.set(key, object);
       this.cluster.isDown = false;
-      this.cluster.answers.set('/readyz', { status: 200, body: 'ok' });
+      this.runtime.containers.get(ref)!.state = 'running';
     };
   }
 
@@ -225,7 +229,7 @@ export class ResetMachine extends Machine {
     const copy = (container: FakeContainer, from: string, to: string): void => {
       const [source, target] = [this.runtime.place(container, from), this.runtime.place(container, to)];
       const isFile = source.files.has(source.key);
-      if (!isFile) target.files.set(`${target.key}/`, { path: to, mode: 0o755, content: '' });
+      if (!isFile && target.key !== '') target.files.set(`${target.key}/`, { path: to, mode: 0o755, content: '' });
       for (const file of below(container, from)) {
         const content = source.files.get(file)!;
         target.files.set(target.key + file.slice(source.key.length), content);
@@ -287,7 +291,7 @@ export class ResetMachine extends Machine {
           });
           return { stdout: createTar(members.map(read)).toString('latin1') };
         }
-        for await (const member of readTar([Buffer.from(stdin)] as unknown as AsyncIterable<Uint8Array>)) {
+        for await (const member of readTar(Readable.from([Buffer.from(stdin)]))) {
           const content = (await readMember(member)).toString();
           files.set(`${key}/${member.path}`, { path: member.path, mode: 0o644, content });
         }
