@@ -230,7 +230,7 @@ export class ResetMachine extends Machine {
       const [source, target] = [this.runtime.place(container, from), this.runtime.place(container, to)];
       const isFile = source.files.has(source.key);
       if (!isFile && target.key !== '') target.files.set(`${target.key}/`, { path: to, mode: 0o755, content: '' });
-      for (const file of below(container, from)) {
+      for (const file of below(container, from).filter((path) => path !== `${source.key}/`)) {
         const content = source.files.get(file)!;
         target.files.set(target.key + file.slice(source.key.length), content);
       }
