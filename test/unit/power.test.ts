@@ -1,5 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { list } from '../../src/operations/status.ts';
+import { planPause, planResume, planStop } from '../../src/engine/power.ts';
+import type { ContainerState } from '../../src/model/resources.ts';
+import { desiredFor, observe } from '../builders/cluster.ts';
 import { COMPONENTS } from '../../src/model/names.ts';
 import { Machine, dyingCaller } from '../builders/machine.ts';
 import { MountMachine } from '../builders/mounts.ts';
@@ -195,6 +198,26 @@ describe('power', () => {
     await Promise.all([shell.run('stop'), shell.run('start'), shell.run('pause')]);
     await shell.lines('start');
     expect(states()).toEqual(all('running'));
+  });
+});
+
+describe('plans of power', () => {
+  const { docker } = desiredFor();
+  const containers = docker.filter(({ kind }) => kind === 'container');
+  const observedAs = (containerState: ContainerState) =>
+    new Map(containers.map((resource) => [resource.id, observe(resource, { containerState })]));
+  const others = containers.map(({ id }) => id).filter((id) => id !== 'container/control-plane');
+
+  it('freeze the control plane, and let it go on, when all others are done', () => {
+    const frozen = planPause(observedAs('running')).find(({ id }) => id === 'pause container/control-plane');
+    expect(frozen?.dependsOn).toEqual(others.map((id) => `pause ${id}`));
+    const resumed = planResume(observedAs('paused'), []).find(({ id }) => id === 'resume container/control-plane');
+    expect(resumed?.dependsOn).toEqual(others.map((id) => `resume ${id}`));
+  });
+
+  it('let what is frozen go on before it is to end', () => {
+    const steps = planStop(observedAs('paused'));
+    expect(steps.find(({ id }) => id === 'stop container/agent')?.dependsOn).toEqual(['resume container/agent']);
   });
 });
 
