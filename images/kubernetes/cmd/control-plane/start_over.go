@@ -96,6 +96,10 @@ func (d *datastore) startOver() error {
 	if err := os.Rename(restored, data); err != nil {
 		return err
 	}
+	// The cluster completes its own objects once more, with other UIDs.
+	if err := os.RemoveAll(d.path(settledFile)); err != nil {
+		return err
+	}
 	if err := os.Remove(d.path(startOverFile)); err != nil {
 		return err
 	}

@@ -259,8 +259,10 @@ func TestStartingOverBeginsFromTheGoldenCopyWithRevisionsThatRise(t *testing.T) 
 			t.Fatal(err)
 		}
 		store.close()
-		if err := os.WriteFile(store.path(startOverFile), nil, 0o600); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{startOverFile, settledFile} {
+			if err := os.WriteFile(store.path(name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if round == 1 {
 			// As if killed between the two renames.
