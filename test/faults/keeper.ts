@@ -133,10 +133,18 @@ export class Keeper {
     }
   }
 
-  /** From the end of the deed until every part answers; nothing of what was there before may be lost. */
-  async recovers(fault: string, deed: () => Promise<unknown>): Promise<void> {
+  /**
+   * From the end of the deed until every part answers, with the repair where it takes one; nothing of what was there
+   * before may be lost.
+   */
+  async recovers(
+    fault: string,
+    deed: () => Promise<unknown>,
+    repair: () => Promise<unknown> = () => Promise.resolve(),
+  ): Promise<void> {
     await deed();
     const endedAt = performance.now();
+    await repair();
     await recordRecovery(fault, ((await this.untilServed()) - endedAt) / 1000);
     await this.expectNothingLost();
   }

@@ -72,11 +72,13 @@ describe.skipIf(!isOwnMachine)('a cluster', () => {
 
   it('is whole again with the next up after the engine and its containerd have crashed', async () => {
     const before = await sandbox.containerIds();
-    await crashEngine();
-    await untilEngineAnswers();
-    // Docker takes its own cleaning up after the crash for a wish that these containers stay stopped.
-    expect((await sandbox.run(['status'])).exitCode).toBe(1);
-    await keeper.recovers('engine crashed, then up', () => sandbox.up());
+    const crash = async (): Promise<void> => {
+      await crashEngine();
+      await untilEngineAnswers();
+      // Docker takes its own cleaning up after the crash for a wish that these containers stay stopped.
+      expect((await sandbox.run(['status'])).exitCode).toBe(1);
+    };
+    await keeper.recovers('engine crashed, then up', crash, () => sandbox.up());
     expect(await sandbox.containerIds()).toEqual(before);
   });
 
