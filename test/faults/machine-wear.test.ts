@@ -68,7 +68,8 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped', () => {
     expect(await run('docker', 'ps', '--all', '--quiet')).toBe('');
     const { exitCode, stderr } = await sandbox.run(['status']);
     expect(exitCode).toBe(4);
-    expect(stderr).toContain(`there is no cluster "${sandbox.name}"`);
+    expect(stderr).toContain(`cluster "${sandbox.name}" is down: only its data are there`);
+    expect(stderr).toContain('fix: sandbar up');
     await loadImages();
     const { steps } = await sandbox.up();
     expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create network', 'create container/agent']));
