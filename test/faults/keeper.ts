@@ -118,7 +118,7 @@ export class Keeper {
    * Waits until every part answers as on an ordinary day, and goes on to: what is about to end, or is not yet known to
    * have ended, may answer for a moment. Returns when all had answered first, by `performance.now`.
    */
-  async untilServed({ timeoutMs = 120_000 }: { readonly timeoutMs?: number } = {}): Promise<number> {
+  async untilServed({ timeoutMs = 240_000 }: { readonly timeoutMs?: number } = {}): Promise<number> {
     let last: readonly string[] = [];
     let servedSince: number | undefined;
     const ask = async (): Promise<number | undefined> => {

@@ -19,12 +19,9 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped', () => {
     keeper = await Keeper.settle(sandbox);
   });
 
-  const stopContainers = async (): Promise<unknown> =>
-    run('docker', 'stop', ...(await run('docker', 'ps', '--quiet')).trim().split('\n'));
-
   it('gives way to programs that have taken its ports meanwhile, and says so', async () => {
     const before = await sandbox.ports();
-    await stopContainers();
+    await sandbox.must(['stop']);
     const servers = await Promise.all(Object.values(before).map(occupy));
     try {
       const { events, ports } = await sandbox.up();
@@ -44,7 +41,7 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped', () => {
   });
 
   it('has a port that it was told to have taken: the error names who has it, and nothing is lost', async () => {
-    await stopContainers();
+    await sandbox.must(['stop']);
     const { http } = await sandbox.ports();
     const port = Number.isNaN(http) ? 8080 : http;
     const server = await occupy(port);
@@ -60,37 +57,6 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped', () => {
     await keeper.connect();
     await keeper.untilServed();
     await keeper.expectNothingLost();
-  });
-
-  it('is back with all data after its containers, its network and its images were pruned', async () => {
-    await stopContainers();
-    await run('docker', 'system', 'prune', '--all', '--force');
-    expect(await run('docker', 'ps', '--all', '--quiet')).toBe('');
-    const { exitCode, stderr } = await sandbox.run(['status']);
-    expect(exitCode).toBe(4);
-    expect(stderr).toContain(`cluster "${sandbox.name}" is down: only its data are there`);
-    expect(stderr).toContain('fix: sandbar up');
-    await loadImages();
-    const { steps } = await sandbox.up();
-    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create network', 'create container/agent']));
-    expect(steps.map(({ id }) => id).filter((id) => id.includes('volume/'))).toEqual([]);
-    await keeper.connect();
-    await keeper.untilServed();
-    await keeper.expectNothingLost();
-  });
-
-  it('is made anew after everything of it was pruned', async () => {
-    await stopContainers();
-    await run('docker', 'system', 'prune', '--all', '--force', '--volumes');
-    expect((await run('docker', 'volume', 'ls', '--quiet')).trim()).toBe('');
-    expect((await sandbox.run(['status'])).exitCode).toBe(4);
-    await loadImages();
-    const { steps } = await sandbox.up();
-    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create volume/datastore', 'create volume/pki']));
-    // The kubeconfig of the lost cluster would not do for the new one.
-    expect(await sandbox.mustKubectl(['get', 'namespaces'])).toContain('sandbar-system');
-    expect((await sandbox.kubectl(['get', 'deployment', 'keeper'])).exitCode).toBe(1);
-    expect((await sandbox.up()).steps).toEqual([]);
   });
 });
 
@@ -162,6 +128,49 @@ describe.skipIf(!isOwnMachine)('a cluster on a full disk', () => {
     );
     expect(await inContainer(sandbox.containerName('agent'), 'df /var/lib/sandbar')).toMatch(/ 0 +100% /);
   }
+});
+
+describe.skipIf(!isOwnMachine)('a cluster that is stopped while Docker is pruned', () => {
+  const sandbox = createSandbox('pruned');
+  let keeper: Keeper;
+
+  beforeAll(async () => {
+    keeper = await Keeper.settle(sandbox);
+  });
+
+  // All of them were pruned, too, and there is no registry on this machine.
+  afterEach(loadImages);
+
+  it('is back with all data after its containers, its network and its images were pruned', async () => {
+    await sandbox.must(['stop']);
+    await run('docker', 'system', 'prune', '--all', '--force');
+    expect(await run('docker', 'ps', '--all', '--quiet')).toBe('');
+    const { exitCode, stderr } = await sandbox.run(['status']);
+    expect(exitCode).toBe(4);
+    expect(stderr).toContain(`cluster "${sandbox.name}" is down: only its data are there`);
+    expect(stderr).toContain('fix: sandbar up');
+    await loadImages();
+    const { steps } = await sandbox.up();
+    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create network', 'create container/agent']));
+    expect(steps.map(({ id }) => id).filter((id) => id.includes('volume/'))).toEqual([]);
+    await keeper.connect();
+    await keeper.untilServed();
+    await keeper.expectNothingLost();
+  });
+
+  it('is made anew after everything of it was pruned', async () => {
+    await sandbox.must(['stop']);
+    await run('docker', 'system', 'prune', '--all', '--force', '--volumes');
+    expect((await run('docker', 'volume', 'ls', '--quiet')).trim()).toBe('');
+    expect((await sandbox.run(['status'])).exitCode).toBe(4);
+    await loadImages();
+    const { steps } = await sandbox.up();
+    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create volume/datastore', 'create volume/pki']));
+    // The kubeconfig of the lost cluster would not do for the new one.
+    expect(await sandbox.mustKubectl(['get', 'namespaces'])).toContain('sandbar-system');
+    expect((await sandbox.kubectl(['get', 'deployment', 'keeper'])).exitCode).toBe(1);
+    expect((await sandbox.up()).steps).toEqual([]);
+  });
 });
 
 /** Listens on a port of 127.0.0.1, as another program would. */

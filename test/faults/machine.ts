@@ -145,12 +145,12 @@ async function dockerBridges(): Promise<readonly string[]> {
 }
 
 export async function untilEngineAnswers(): Promise<void> {
-  await eventually('the engine answers', () =>
+  const answers = (): Promise<true | undefined> =>
     run('docker', 'version').then(
       () => true,
       () => undefined,
-    ),
-  );
+    );
+  await eventually('the engine answers', answers, { timeoutMs: 180_000 });
 }
 
 function startDetached(file: string, args: readonly string[]): number {
