@@ -28,7 +28,7 @@ describe.skipIf(!isOwnMachine)('a cluster under writes without a pause', () => {
       items.filter(({ metadata, data }) => data['name'] === metadata.name).map(({ metadata }) => metadata.name),
     );
     expect([...acknowledged].filter((name) => !written.has(name))).toEqual([]);
-    await sandbox.mustKubectl(['delete', 'configmaps', '--selector=test=writes']);
+    await sandbox.mustKubectl(['delete', '--raw', '/api/v1/namespaces/default/configmaps?labelSelector=test%3Dwrites']);
   }
 
   async function expectPut({ acknowledged }: Writer): Promise<void> {
