@@ -100,6 +100,7 @@ export type Sandbox = {
 export type KubernetesJson = {
   readonly metadata: {
     readonly name: string;
+    readonly namespace?: string;
     readonly uid: string;
     readonly deletionTimestamp?: string;
     readonly labels?: Readonly<Record<string, string>>;
