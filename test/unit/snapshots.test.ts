@@ -168,6 +168,22 @@ describe('snapshot restore', () => {
     expect(machine.containerIds()).toEqual(before);
   });
 
+  it('has controllers make their endpoints anew, and leaves those of others', async () => {
+    const machine = await ResetMachine.start();
+    const slice = (name: string, manager: string): Promise<void> =>
+      machine.cluster.apply({
+        apiVersion: 'discovery.k8s.io/v1',
+        kind: 'EndpointSlice',
+        metadata: { name, namespace: 'shop', labels: { 'endpointslice.kubernetes.io/managed-by': manager } },
+      });
+    await slice('of-pods', 'endpointslice-controller.k8s.io');
+    await slice('by-hand', 'me');
+    await machine.createSnapshot();
+    await machine.restoreSnapshot();
+    const names = [...machine.cluster.objects.keys()].filter((key) => key.includes('EndpointSlice shop'));
+    expect(names).toEqual(['discovery.k8s.io/v1 EndpointSlice shop by-hand']);
+  });
+
   it('names images that are gone', async () => {
     const machine = await changedMachine();
     machine.images = [];
