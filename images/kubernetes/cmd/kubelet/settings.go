@@ -107,6 +107,11 @@ func kubeletSettings(config agent.Config) *kubeletv1beta1.KubeletConfiguration {
 		FailSwapOn:                    ptr.To(false),
 		OOMScoreAdj:                   &oomScore,
 
+		// After a laptop's sleep the kubelet says that it is not ready until it looks again; what it finds is still sent only
+		// when it has changed, or after minutes.
+		NodeStatusUpdateFrequency: metav1.Duration{Duration: 3 * time.Second},
+		NodeStatusReportFrequency: metav1.Duration{Duration: 5 * time.Minute},
+
 		SerializeImagePulls: ptr.To(false),
 		RegistryPullQPS:     ptr.To[int32](0),
 		// In an edit loop a crash is usually cured seconds later; upstream's five minutes would hide that.
