@@ -111,11 +111,14 @@ async function replace(
         await worker.run([...COPY, `${folder}/objects/.`, LIVE.objects], { signal: ending });
       },
     ]);
-    await worker.run(['sync', '-f', LIVE.datastore]);
     return { result: undefined, text: `${formatMiB(sizeOf(snapshot))} copied` };
   });
   signal.throwIfAborted();
-  await restoreDatastore(access, request, context);
+  await together(signal, [
+    () => restoreDatastore(access, request, context),
+    // What is told to be restored is on the disk.
+    (ending) => worker.run(['sync', '-f', LIVE.datastore], { signal: ending }),
+  ]);
   await worker.run(['rm', '-f', `${LIVE.datastore}/restore.db`]);
 }
 
@@ -172,10 +175,9 @@ async function requireRestorable(snapshot: Snapshot, spec: ClusterSpec, worker: 
       hint: misfit.fix,
     });
   }
-  await requireWhole(snapshot, folderOf(name), worker);
-  const live = [...(worker.hasObjects ? [LIVE.objects] : [])];
-  await worker.run(['mkdir', '-p', LIVE.volumes]);
-  const freed = (await measure(worker, [LIVE.volumes, ...live])).reduce((sum, bytes) => sum + bytes, 0);
+  await Promise.all([requireWhole(snapshot, folderOf(name), worker), worker.run(['mkdir', '-p', LIVE.volumes])]);
+  const live = [LIVE.volumes, ...(worker.hasObjects ? [LIVE.objects] : [])];
+  const freed = (await measure(worker, live)).reduce((sum, bytes) => sum + bytes, 0);
   await requireSpace(worker, sizeBytes.datastore + Math.max(0, sizeOf(snapshot) - freed));
 }
 

@@ -96,10 +96,8 @@ export async function listSnapshots(worker: Worker): Promise<readonly Snapshot[]
 
 /** Bytes that each of these paths takes on disk. */
 export async function measure(worker: Worker, paths: readonly string[]): Promise<readonly number[]> {
-  const sizes: number[] = [];
-  // Together, a file that is in two of them would be counted once.
-  for (const path of paths) sizes.push(Number.parseInt(await worker.run(['du', '-s', '-B1', path]), 10));
-  return sizes;
+  const lines = (await worker.run(['du', '-s', '-B1', ...paths])).trim().split('\n');
+  return lines.map((line) => Number.parseInt(line, 10));
 }
 
 /** Throws DISK_FULL where there is less room for snapshots and volumes. */

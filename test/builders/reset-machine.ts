@@ -265,7 +265,12 @@ export class ResetMachine extends Machine {
         remove(container, args.at(-1) ?? '');
         return {};
       },
-      du: () => ({ stdout: '1000\t/somewhere\n' }),
+      du: ({ args }) => ({
+        stdout: args
+          .slice(2)
+          .map((path) => `1000\t${path}\n`)
+          .join(''),
+      }),
       df: () => ({ stdout: `Avail\n${String(this.freeOnDisk)}\n` }),
       sync: () => ({}),
       find: ({ container, args }) => {
