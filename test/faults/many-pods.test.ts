@@ -1,8 +1,8 @@
 /** As many pods as a node may have. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { apply } from '../e2e/mounts.ts';
+import { TOOLBOX_IMAGE } from '../e2e/fixtures/apps.ts';
+import { apply, workload } from '../e2e/mounts.ts';
 import { createSandbox, eventually } from '../e2e/support.ts';
-import { TEST_IMAGE } from '../fixtures/docker.ts';
 import { recordRecovery } from './keeper.ts';
 import { isOwnMachine } from './machine.ts';
 
@@ -13,18 +13,8 @@ describe.skipIf(!isOwnMachine)('a cluster with 110 pods', () => {
 
   beforeAll(async () => {
     await sandbox.up();
-    await sandbox.must(['image', 'load', TEST_IMAGE]);
-    const container = { name: 'main', image: TEST_IMAGE, imagePullPolicy: 'IfNotPresent' };
-    const template = {
-      metadata: { labels: { app: 'many' } },
-      spec: { terminationGracePeriodSeconds: 0, containers: [container] },
-    };
-    await apply(sandbox, {
-      apiVersion: 'apps/v1',
-      kind: 'Deployment',
-      metadata: { name: 'many' },
-      spec: { replicas: PODS, selector: { matchLabels: { app: 'many' } }, template },
-    });
+    await sandbox.must(['image', 'load', TOOLBOX_IMAGE]);
+    await apply(sandbox, workload('Deployment', 'many', { replicas: PODS }));
     await untilRunning();
   });
 
