@@ -2,8 +2,8 @@
 import { formatKept, type Kept } from '../config/keep.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { LABELS, type Component } from '../model/names.ts';
-import type { Cluster, ObjectStore, Ports } from '../model/ports.ts';
+import { LABELS, nodeName, type Component } from '../model/names.ts';
+import type { Cluster, ContainerSummary, ObjectStore, Ports } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { RESTORING_LABEL } from '../model/snapshots.ts';
 import {
@@ -18,6 +18,9 @@ import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
 import { inPhase, milestone, together } from './phase.ts';
 import { describeKept, killPods, type KeptInside } from './reset-pods.ts';
 import { accessStopped, startOver, wake } from './start-over.ts';
+
+/** No pod is left that would need longer. */
+const AGENT_STOP_S = 3;
 
 export type ResetRequest = {
   /** What the cluster is made from again. */
@@ -109,7 +112,16 @@ async function washHard(request: ResetRequest, context: Context): Promise<Washed
     // Only then it is certain that there is something to start over from.
     (signal) => back.after(signal, () => wipeBuckets(access, { ...request, signal }, context)),
   ]);
+  if (agent !== undefined) await restartWithoutNode(agent, access, context.ports);
   return { deleted: 0, restored: 0, pods, volumes, buckets };
+}
+
+/** The kubelet makes its Node as it starts, and only then: what starts over without one needs it to start as well. */
+async function restartWithoutNode({ id }: ContainerSummary, access: ClusterAccess, ports: Ports): Promise<void> {
+  await withCluster(access, ports, async (cluster) => {
+    const { status } = await cluster.get(`/api/v1/nodes/${nodeName(access.name)}`);
+    if (status === 404) await ports.runtime.restartContainer(id, { timeoutS: AGENT_STOP_S });
+  });
 }
 
 async function bringBack(

@@ -167,6 +167,21 @@ describe('reset', () => {
       expect(await machine.reset({ isHard: true })).toMatchObject({ volumes: 1, buckets: 1 });
     });
 
+    it('has the kubelet register again where the Node is gone', async () => {
+      const machine = await ResetMachine.start();
+      const path = '/api/v1/nodes/sandbar-dev';
+      const node = machine.cluster.answers.get(path)!;
+      const start = machine.runtime.startContainer.bind(machine.runtime);
+      machine.runtime.startContainer = async (ref) => {
+        await start(ref);
+        if (ref === machine.containerIds()['agent']) machine.cluster.answers.set(path, node);
+      };
+      machine.cluster.answers.delete(path);
+      machine.runtime.calls.length = 0;
+      await machine.reset({ isHard: true });
+      expect(machine.runtime.calls).toContain('start sandbar-dev-agent');
+    });
+
     it('cannot keep what is in the datastore', async () => {
       const machine = await ResetMachine.start();
       const kept = { hasVolumes: true, hasBuckets: true };
