@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -49,7 +50,10 @@ func runNode(config agent.Config) error {
 	containerd := children.keepRunning("containerd", command{name: "containerd", environment: environment})
 	go importPauseImage(children)
 	// What an interrupted deletion has left.
-	go children.run(command{name: "rm", arguments: []string{"-rf", "--one-file-system", agent.RemovedDirectory}})
+	for _, name := range listNames(agent.RemovedDirectory) {
+		path := filepath.Join(agent.RemovedDirectory, name)
+		go children.run(command{name: "rm", arguments: []string{"-rf", "--one-file-system", path}})
+	}
 	// The kubelet's process waits by itself for containerd's socket and for the API server, with its image already
 	// loaded from disk by then.
 	kubelet := children.keepRunning("kubelet", command{name: os.Args[0], arguments: []string{"kubelet"}, hasOwnMounts: true})

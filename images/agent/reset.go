@@ -30,11 +30,13 @@ const (
 	// By then a kubelet has let go of a hundred pods. What takes longer, such as a file system that does not answer, it
 	// goes on with by itself.
 	releaseTimeout = 30 * time.Second
+	// In which the kubelet's process is back after it has ended.
+	discardTimeout = 5 * time.Second
 )
 
 // resetNode ends all pods at once, however they would react to a signal, and empties what claims hold. It begins while
 // nothing can be written to the API, and stops what runs: killed now, it would be started again. The end of stdin says
-// that the API knows of none of these pods any more; then they are killed.
+// that the API knows of none of these pods any more, with writes still refused; then they are killed.
 func resetNode(arguments []string) error {
 	flags := flag.NewFlagSet("reset", flag.ContinueOnError)
 	namespaces := flags.String("keep-namespaces", "", "namespaces whose pods go on, separated by commas")
@@ -54,25 +56,23 @@ func resetNode(arguments []string) error {
 		pods.killUntil(pods.areReleased)
 		return nil
 	}
-	removed, err := volumesBut(*volumes)
-	if err != nil {
-		return err
-	}
 	answer := json.NewEncoder(os.Stdout)
 	pods.stopUntilEnd(os.Stdin, splitList(*namespaces), func() { _ = answer.Encode(map[string]string{"phase": "stopped"}) })
+	// Nothing can be written yet: volumes that are made from now on are not among these.
+	removed := volumesBut(*volumes)
 	if !pods.killUntil(pods.areDead) {
 		return fmt.Errorf("processes of pods cannot be killed")
+	}
+	if len(pods.found) > 0 {
+		if err := runInBackground(os.Args[0], "reset", "--rest", strings.Join(slices.Collect(maps.Keys(pods.found)), ",")); err != nil {
+			return err
+		}
 	}
 	if err := removeVolumes(removed); err != nil {
 		return err
 	}
 	if !*keepsWritten {
-		if _, err := mounts.Ask(mounts.Request{Command: "discard", KeptNamespaces: splitList(*namespaces)}); err != nil {
-			return fmt.Errorf("discard what was written over paths excluded from mounts: %w", err)
-		}
-	}
-	if len(pods.found) > 0 {
-		if err := runInBackground(os.Args[0], "reset", "--rest", strings.Join(slices.Collect(maps.Keys(pods.found)), ",")); err != nil {
+		if err := discardWritten(splitList(*namespaces)); err != nil {
 			return err
 		}
 	}
@@ -185,16 +185,28 @@ func ownerOf(bundle string) (owner bundleOwner, isKnown bool) {
 	return owner, owner.uid != ""
 }
 
-// volumesBut returns the directories of volumes that are there now, but for those kept. One that is made later belongs
-// to a claim that was made after the reset.
-func volumesBut(kept string) ([]string, error) {
+// volumesBut returns the directories of volumes that are there now, but for those kept.
+func volumesBut(kept string) []string {
 	if kept == keepAllVolumes {
-		return nil, nil
+		return nil
 	}
 	keptNames := splitList(kept)
 	return slices.DeleteFunc(listNames(agent.VolumesDirectory), func(name string) bool {
 		return slices.Contains(keptNames, name)
-	}), nil
+	})
+}
+
+// discardWritten asks the kubelet's process, which may just be starting again.
+func discardWritten(keptNamespaces []string) error {
+	for deadline := time.Now().Add(discardTimeout); ; time.Sleep(sweepInterval) {
+		_, err := mounts.Ask(mounts.Request{Command: "discard", KeptNamespaces: keptNamespaces})
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("discard what was written over paths excluded from mounts: %w", err)
+		}
+	}
 }
 
 // removeVolumes takes the directories away at once; their content is deleted in the background, which may take long.

@@ -50,9 +50,7 @@ func newAPIServer(ctx context.Context, options *componentOptions, datastore *dat
 	generic.AddPostStartHookOrDie(bootstrapHookName, func(hook genericapiserver.PostStartHookContext) error {
 		return bootstrap(hook, hook.LoopbackClientConfig, objects)
 	})
-	generic.AddPostStartHookOrDie(goldenHookName, func(hook genericapiserver.PostStartHookContext) error {
-		return datastore.keepGolden(hook)
-	})
+	generic.AddPostStartHookOrDie(goldenHookName, datastore.keepGolden)
 	config.Aggregator.GenericConfig.LongRunningFunc = withMaintenance(config.Aggregator.GenericConfig.LongRunningFunc)
 	completedConfig, err := config.Complete()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +75,8 @@ func bootstrap(ctx context.Context, config *rest.Config, objects []unstructured.
 
 // repairObjects makes again what was deleted of the objects that every cluster has, and returns their names.
 func repairObjects(ctx context.Context, config *rest.Config) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
+	defer cancel()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -175,7 +178,7 @@ type creator[T any] interface {
 
 func desired[T metav1.Object](client creator[T], kind string, object T) desiredObject {
 	return desiredObject{
-		name: fmt.Sprintf("%s %s", kind, object.GetName()),
+		name: kind + " " + strings.TrimPrefix(object.GetNamespace()+"/"+object.GetName(), "/"),
 		create: func(ctx context.Context) error {
 			_, err := client.Create(ctx, object, metav1.CreateOptions{})
 			return err

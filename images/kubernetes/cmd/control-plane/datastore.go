@@ -60,7 +60,7 @@ func startDatastore(ctx context.Context, directory, nodeName string) *datastore 
 	}
 	go func() {
 		defer close(store.started)
-		store.err = store.open()
+		store.err = store.open(ctx)
 		if errors.As(store.err, new(damagedError)) {
 			// The API server would end the process in its own way, and with its own exit status.
 			exit(store.err)
@@ -73,7 +73,7 @@ func startDatastore(ctx context.Context, directory, nodeName string) *datastore 
 	return store
 }
 
-func (d *datastore) open() error {
+func (d *datastore) open(ctx context.Context) error {
 	if err := d.prepare(); err != nil {
 		return err
 	}
@@ -82,16 +82,14 @@ func (d *datastore) open() error {
 		return err
 	}
 	d.etcd, d.client = etcd, v3client.New(etcd.Server)
-	return os.Remove(d.path(unprovenFile))
+	if err := os.Remove(d.path(unprovenFile)); err != nil {
+		return err
+	}
+	return d.finishStartOver(ctx)
 }
 
 // path is that of a file beside etcd's own.
 func (d *datastore) path(name string) string { return filepath.Join(d.directory, name) }
-
-// contains tells whether a path is that of such a file.
-func (d *datastore) contains(path string) bool {
-	return filepath.Dir(path) == d.directory && filepath.Ext(path) == ".db"
-}
 
 // newClient is for the API server: its writes pass the gate.
 func (d *datastore) newClient() *kubernetes.Client {
@@ -100,17 +98,31 @@ func (d *datastore) newClient() *kubernetes.Client {
 	return client
 }
 
-// saved returns what a reset goes back to from what there is now: the golden copy, or a snapshot of the user's.
+// saved returns what a reset goes back to, from what there is now: the golden copy, or a snapshot of the user's.
 func (d *datastore) saved(from string) (func(current keyValues) keyValues, error) {
 	golden, err := readCopy(d.path(goldenFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("the cluster has no golden copy: it was made by an older Sandbar")
+	}
+	if err != nil {
+		return nil, err
+	}
+	own := func(current keyValues) keyValues { return d.withSettled(golden, current) }
 	if from == "golden" {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, errors.New("the cluster has no golden copy: it was made by an older Sandbar")
-		}
-		return func(current keyValues) keyValues { return d.withSettled(golden, current) }, err
+		return own, nil
 	}
 	saved, err := readCopy(d.path(restoreFile))
-	return func(current keyValues) keyValues { return adapt(saved, d.withSettled(golden, current), d.node()) }, err
+	if err != nil {
+		return nil, err
+	}
+	// Once, since a pod gets another UID each time.
+	adapted := adapt(saved, d.nodeName)
+	return func(current keyValues) keyValues {
+		if areOfOneCluster(saved, golden) {
+			return adapted
+		}
+		return withOwn(adapted, own(current))
+	}, nil
 }
 
 // repairNode puts the Node back where it was deleted: a kubelet makes one only when it starts.

@@ -20,7 +20,8 @@ const (
 	// Written by controllers of the API server that no hook waits for.
 	authenticationKey = registryPrefix + "configmaps/kube-system/extension-apiserver-authentication"
 	tokenTrackingKey  = registryPrefix + "configmaps/kube-system/kube-apiserver-legacy-service-account-token-tracking"
-	goldenTimeout     = bootstrapTimeout
+	// The bootstrap has to end before.
+	goldenTimeout = 2 * bootstrapTimeout
 )
 
 // keepGolden writes the copy that resets go back to. On the first start of all it holds back the server's readiness

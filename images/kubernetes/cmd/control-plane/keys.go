@@ -8,6 +8,7 @@ const (
 	nodePrefix       = registryPrefix + "minions/"
 	podPrefix        = registryPrefix + "pods/"
 	namespacePrefix  = registryPrefix + "namespaces/"
+	slicePrefix      = registryPrefix + "endpointslices/"
 	claimPrefix      = registryPrefix + "persistentvolumeclaims/"
 	volumePrefix     = registryPrefix + "persistentvolumes/"
 	addressPrefix    = registryPrefix + "ipaddresses/"

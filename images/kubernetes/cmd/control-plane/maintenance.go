@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -18,6 +19,8 @@ const (
 	maintenancePath = "/sandbar/"
 	// From when the server's caches know what a reset did until its clients in this process do.
 	noticeDelay = 100 * time.Millisecond
+	// A command line that was stopped, as by Ctrl-Z, must not hold up a cluster for ever.
+	longestHold = 10 * time.Minute
 )
 
 // maintenance is what the command line asks of a control plane that runs. Each request answers with JSON objects, one
@@ -70,11 +73,16 @@ func (m maintenance) reset(response http.ResponseWriter, request *http.Request) 
 	ctx := context.WithoutCancel(request.Context())
 	open := sync.OnceFunc(m.datastore.gate.refuse())
 	defer open()
+	if request.Context().Err() != nil {
+		// Nobody waits for it any more.
+		return
+	}
 	answer(progress{Phase: "held"})
 	done, err := wash(ctx, m.datastore.client, func(current keyValues) keyValues {
 		return target(saved(current), current, m.datastore.node(), wish.Keep)
 	})
 	if err == nil {
+		answer(progress{Phase: "back"})
 		err = m.waitUntilNoticed(ctx)
 	}
 	open()
@@ -108,7 +116,12 @@ func (m maintenance) waitUntilNoticed(ctx context.Context) error {
 	} {
 		group.Go(func() error {
 			// Without a resourceVersion the server answers once its cache is as new as the datastore. No object has the name.
-			return client.CoreV1().RESTClient().Get().AbsPath(path).Param("fieldSelector", "metadata.name=-").Do(ctxLists).Error()
+			err := client.CoreV1().RESTClient().Get().AbsPath(path).Param("fieldSelector", "metadata.name=-").Do(ctxLists).Error()
+			if apierrors.IsNotFound(err) {
+				// Turned off by the user; then no controller has it either.
+				return nil
+			}
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -128,19 +141,24 @@ func (m maintenance) hold(response http.ResponseWriter, request *http.Request) {
 	var wish struct {
 		SnapshotPath string `json:"snapshotPath"`
 	}
-	if err := json.NewDecoder(request.Body).Decode(&wish); err != nil || !m.datastore.contains(wish.SnapshotPath) {
+	if err := json.NewDecoder(request.Body).Decode(&wish); err != nil || wish.SnapshotPath != m.datastore.path(snapshotFile) {
 		response.WriteHeader(http.StatusBadRequest)
-		answer(progress{"failed", `the body has to be {"snapshotPath": "` + m.datastore.path("NAME.db") + `"}`})
+		answer(progress{"failed", `the body has to be {"snapshotPath": "` + m.datastore.path(snapshotFile) + `"}`})
 		return
 	}
 	open := m.datastore.gate.hold()
 	defer open()
+	ctx, cancel := context.WithTimeout(request.Context(), longestHold)
+	defer cancel()
+	if ctx.Err() != nil {
+		return
+	}
 	if err := writeCopy(m.datastore.etcd, wish.SnapshotPath); err != nil {
 		answer(progress{"failed", err.Error()})
 		return
 	}
 	answer(progress{Phase: "held"})
-	<-request.Context().Done()
+	<-ctx.Done()
 }
 
 // repair makes again what every cluster has and a user deleted.

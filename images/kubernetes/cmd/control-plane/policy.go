@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -84,7 +85,7 @@ func reconcileRole(group *errgroup.Group, client knownRoles, written *written, r
 	group.Go(func() error {
 		result, err := (&reconciliation.ReconcileRoleOptions{Role: role, Client: client, Confirm: true}).Run()
 		if err == nil && result.Operation != reconciliation.ReconcileNone {
-			written.add("role " + role.GetName())
+			written.add("role " + strings.TrimPrefix(role.GetNamespace()+"/"+role.GetName(), "/"))
 		}
 		return err
 	})
@@ -94,7 +95,7 @@ func reconcileBinding(group *errgroup.Group, client knownBindings, written *writ
 	group.Go(func() error {
 		result, err := (&reconciliation.ReconcileRoleBindingOptions{RoleBinding: binding, Client: client, Confirm: true}).Run()
 		if err == nil && result.Operation != reconciliation.ReconcileNone {
-			written.add("role binding " + binding.GetName())
+			written.add("role binding " + strings.TrimPrefix(binding.GetNamespace()+"/"+binding.GetName(), "/"))
 		}
 		return err
 	})

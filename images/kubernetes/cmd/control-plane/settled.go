@@ -14,6 +14,8 @@ import (
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	flowcontrol "k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/klog/v2"
 )
 
@@ -27,37 +29,63 @@ const (
 	serviceRangeKey      = registryPrefix + "servicecidrs/kubernetes"
 	systemAccountKey     = registryPrefix + "serviceaccounts/sandbar-system/default"
 	systemCertificateKey = registryPrefix + "configmaps/sandbar-system/kube-root-ca.crt"
-	flowPrefix           = registryPrefix + "flowschemas/"
 	rolePrefix           = registryPrefix + "clusterroles/"
 )
 
 // aggregatedRoles get their rules from a controller.
 var aggregatedRoles = []string{rolePrefix + "admin", rolePrefix + "edit", rolePrefix + "view"}
 
-// isSettled tells whether a key is one of these, and whether its object is complete.
-func isSettled(key string, value []byte, nodeName string) (isComplete, isLate bool) {
+// builtInFlows get a status from a controller.
+var builtInFlows = func() sets.Set[string] {
+	keys := sets.New[string]()
+	for _, flow := range slices.Concat(flowcontrol.MandatoryFlowSchemas, flowcontrol.SuggestedFlowSchemas) {
+		keys.Insert(registryPrefix + "flowschemas/" + flow.Name)
+	}
+	return keys
+}()
+
+// completeness is that of an object of these.
+type completeness int
+
+const (
+	// Another object: the golden copy has it, or it is a user's.
+	notLate completeness = iota
+	incomplete
+	complete
+)
+
+func completeWhen(isComplete bool) completeness {
+	if isComplete {
+		return complete
+	}
+	return incomplete
+}
+
+// completenessOf says how far an object is that the cluster completes late.
+func completenessOf(key string, value []byte, nodeName string) completeness {
 	switch {
 	case key == nodePrefix+nodeName:
-		return isReady(value), true
+		return completeWhen(isReady(value))
 	case slices.Contains(aggregatedRoles, key):
 		role, isKnown := decode(value, &rbacv1.ClusterRole{})
-		return isKnown && len(role.Rules) > 0, true
+		return completeWhen(isKnown && len(role.Rules) > 0)
 	case key == serviceRangeKey:
 		services, isKnown := decode(value, &networkingv1.ServiceCIDR{})
-		return isKnown && len(services.Finalizers) > 0, true
+		return completeWhen(isKnown && len(services.Finalizers) > 0)
 	case key == kubernetesServiceKey, key == systemAccountKey, key == systemCertificateKey:
-		return true, true
-	case strings.HasPrefix(key, flowPrefix):
+		return complete
+	case builtInFlows.Has(key):
 		flow, isKnown := decode(value, &flowcontrolv1.FlowSchema{})
-		return isKnown && slices.ContainsFunc(flow.Status.Conditions, func(condition flowcontrolv1.FlowSchemaCondition) bool {
+		return completeWhen(isKnown && slices.ContainsFunc(flow.Status.Conditions, func(condition flowcontrolv1.FlowSchemaCondition) bool {
 			return condition.Type == flowcontrolv1.FlowSchemaConditionDangling && condition.Status == flowcontrolv1.ConditionFalse
-		}), true
+		}))
 	case strings.HasPrefix(key, addressPrefix):
 		address, isKnown := decode(value, &networkingv1.IPAddress{})
-		isOurs := isKnown && address.Spec.ParentRef != nil && address.Spec.ParentRef.Namespace == "default" && address.Spec.ParentRef.Name == "kubernetes"
-		return isOurs, isOurs
+		if isKnown && address.Spec.ParentRef != nil && address.Spec.ParentRef.Namespace == "default" && address.Spec.ParentRef.Name == "kubernetes" {
+			return complete
+		}
 	}
-	return false, false
+	return notLate
 }
 
 // keepSettled writes down these objects, unless that was done on an earlier start.
@@ -77,14 +105,14 @@ func (d *datastore) keepSettled(ctx context.Context) {
 	}
 	quiet, isQuiet := time.NewTimer(settlingTime), false
 	look := func(key string, value []byte) {
-		isComplete, isLate := isSettled(key, value, d.nodeName)
+		state := completenessOf(key, value, d.nodeName)
 		// The Node counts as it first is Ready: from then on somebody may label it, as a script does right after "up".
-		if _, isKept := settled[key]; !isLate || isKept && key == nodePrefix+d.nodeName {
+		if _, isKept := settled[key]; state == notLate || isKept && key == nodePrefix+d.nodeName {
 			return
 		}
 		quiet.Reset(settlingTime)
 		isQuiet = false
-		if isComplete {
+		if state == complete {
 			settled[key] = value
 			delete(pending, key)
 		} else {
@@ -140,7 +168,7 @@ func (d *datastore) withSettled(golden, current keyValues) keyValues {
 		return all
 	}
 	for key, value := range current {
-		if _, isLate := isSettled(key, value, d.nodeName); isLate {
+		if completenessOf(key, value, d.nodeName) != notLate {
 			all[key] = value
 		}
 	}

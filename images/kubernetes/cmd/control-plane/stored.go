@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -105,9 +106,7 @@ func taints(node *corev1.Node, isWanted func(corev1.Taint) bool) []corev1.Taint 
 
 // adapt makes a snapshot fit this cluster at this moment. Its pods are not those that run: controllers make theirs
 // anew, and a pod without a controller is put back as if it had just been created.
-func adapt(saved, golden keyValues, node nodeRecord) keyValues {
-	const identity = namespacePrefix + "kube-system"
-	isOfOther := string(saved[identity]) != string(golden[identity])
+func adapt(saved keyValues, nodeName string) keyValues {
 	adapted := make(keyValues, len(saved))
 	for key, value := range saved {
 		switch {
@@ -116,20 +115,38 @@ func adapt(saved, golden keyValues, node nodeRecord) keyValues {
 				continue
 			}
 		case strings.HasPrefix(key, volumePrefix):
-			value = adaptVolume(value, node.name)
-		case strings.HasPrefix(key, nodePrefix):
-			continue
-		case isOfOther && strings.HasPrefix(key, mountPrefix):
-			// Folders of another machine.
+			value = adaptVolume(value, nodeName)
+		case strings.HasPrefix(key, nodePrefix), strings.HasPrefix(key, slicePrefix) && isMadeByController(value):
 			continue
 		}
 		adapted[key] = value
 	}
-	if isOfOther {
-		// What every cluster has, this one has with its own addresses, keys and credentials.
-		maps.Copy(adapted, golden)
-	}
 	return adapted
+}
+
+// isMadeByController tells of an EndpointSlice whether a controller fills it with the addresses of pods. The controller
+// takes one that went back to old addresses for what it wrote then, and leaves it.
+func isMadeByController(value []byte) bool {
+	slice, isKnown := decode(value, &discoveryv1.EndpointSlice{})
+	return isKnown && strings.HasSuffix(slice.Labels[discoveryv1.LabelManagedBy], "-controller.k8s.io")
+}
+
+// withOwn gives a snapshot of another cluster what every cluster has: this one has it with its own addresses, keys and
+// credentials.
+func withOwn(saved, own keyValues) keyValues {
+	all := maps.Clone(saved)
+	// Folders of another machine.
+	maps.DeleteFunc(all, func(key string, _ []byte) bool { return strings.HasPrefix(key, mountPrefix) })
+	maps.Copy(all, own)
+	return all
+}
+
+// areOfOneCluster compares what identifies a cluster: the UID of the namespace kube-system.
+func areOfOneCluster(one, other keyValues) bool {
+	const key = namespacePrefix + "kube-system"
+	first, isKnown := decode(one[key], &corev1.Namespace{})
+	second, isOtherKnown := decode(other[key], &corev1.Namespace{})
+	return isKnown && isOtherKnown && first.UID == second.UID
 }
 
 // adaptPod returns nil for a pod that is not put back.

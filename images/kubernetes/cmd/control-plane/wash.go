@@ -207,7 +207,9 @@ func keptKeys(current keyValues, keep Keep) func(key string) bool {
 func apiServicesOf(current keyValues, group string) []string {
 	var keys []string
 	for key := range current {
-		if strings.HasPrefix(key, apiServicePrefix) && strings.HasSuffix(key, "."+group) {
+		// VERSION.GROUP
+		name, isAPIService := strings.CutPrefix(key, apiServicePrefix)
+		if _, ofGroup, _ := strings.Cut(name, "."); isAPIService && ofGroup == group {
 			keys = append(keys, key)
 		}
 	}

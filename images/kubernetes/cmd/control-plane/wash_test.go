@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -253,16 +254,19 @@ func TestStartingOverBeginsFromTheGoldenCopyWithRevisionsThatRise(t *testing.T) 
 	if err := writeCopy(store.etcd, store.path(goldenFile)); err != nil {
 		t.Fatal(err)
 	}
+	// Completed later than the copy, as the Node, which a kubelet that goes on does not make again.
+	if err := os.WriteFile(store.path(settledFile), []byte(`{"/registry/minions/sandbar-dev": "bm9kZQ=="}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"namespaces/default": "1", "minions/sandbar-dev": "node"}
 	for round := range 3 {
 		put, err := store.client.Put(t.Context(), registryPrefix+"secrets/default/a", "1")
 		if err != nil {
 			t.Fatal(err)
 		}
 		store.close()
-		for _, name := range []string{startOverFile, settledFile} {
-			if err := os.WriteFile(store.path(name), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+		if err := os.WriteFile(store.path(startOverFile), nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
 		if round == 1 {
 			// As if killed between the two renames.
@@ -271,14 +275,14 @@ func TestStartingOverBeginsFromTheGoldenCopyWithRevisionsThatRise(t *testing.T) 
 			}
 		}
 		store = openStore(t, directory, nil)
-		if got := text(allKeys(t, store)); !maps.Equal(got, golden) {
+		if got := text(allKeys(t, store)); !maps.Equal(got, want) {
 			t.Errorf("the store holds %v", got)
 		}
 		next, err := store.client.Put(t.Context(), registryPrefix+"secrets/default/b", "1")
 		if err != nil || next.Header.Revision <= put.Header.Revision {
 			t.Errorf("revision %d after %d, error %v", next.Header.Revision, put.Header.Revision, err)
 		}
-		if names := listNames(t, directory); !slices.Equal(names, []string{dataDirectory, firstStartFile, goldenFile}) {
+		if names := listNames(t, directory); !slices.Equal(names, []string{dataDirectory, firstStartFile, goldenFile, settledFile}) {
 			t.Errorf("left %v", names)
 		}
 	}
@@ -337,6 +341,9 @@ func TestADamagedDatastoreIsDetectedAndKeptWhenStartingOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			store.close()
+			if err := os.Remove(store.path(firstStartFile)); err != nil {
+				t.Fatal(err)
+			}
 			if err := damage(directory); err != nil {
 				t.Fatal(err)
 			}
@@ -359,6 +366,22 @@ func TestADamagedDatastoreIsDetectedAndKeptWhenStartingOver(t *testing.T) {
 				t.Errorf("kept %v", kept)
 			}
 		})
+	}
+}
+
+func TestAFirstStartThatWasKilledBeginsAgain(t *testing.T) {
+	directory := t.TempDir()
+	for _, name := range []string{firstStartFile, unprovenFile, goldenFile + ".123", snapshotFile} {
+		if err := os.WriteFile(filepath.Join(directory, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(directory, dataDirectory, "member", "wal.tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	store := openStore(t, directory, nil)
+	if names := listNames(t, directory); !slices.Equal(names, []string{dataDirectory, firstStartFile}) || !store.isFirstStart {
+		t.Errorf("there are %v", names)
 	}
 }
 
@@ -492,6 +515,13 @@ func pod(name string, change func(*corev1.Pod)) []byte {
 	return encode(made)
 }
 
+func slice(managedBy string) []byte {
+	return encode(&discoveryv1.EndpointSlice{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{discoveryv1.LabelManagedBy: managedBy}},
+	})
+}
+
 func TestPodsOfASnapshotAreMadeAnew(t *testing.T) {
 	isController := true
 	ended := pod("ended", func(made *corev1.Pod) { made.Status.Phase = corev1.PodSucceeded })
@@ -500,11 +530,13 @@ func TestPodsOfASnapshotAreMadeAnew(t *testing.T) {
 		podPrefix + "shop/owned": pod("owned", func(made *corev1.Pod) {
 			made.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Controller: &isController}}
 		}),
-		podPrefix + "shop/going": pod("going", func(made *corev1.Pod) { made.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }),
-		podPrefix + "shop/ended": ended,
+		podPrefix + "shop/going":     pod("going", func(made *corev1.Pod) { made.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }),
+		podPrefix + "shop/ended":     ended,
+		slicePrefix + "shop/web-x":   slice("endpointslice-controller.k8s.io"),
+		slicePrefix + "shop/by-hand": slice(""),
 	}
-	adapted := adapt(saved, keyValues{}, nodeRecord{name: "sandbar-dev"})
-	if names := slices.Sorted(maps.Keys(text(adapted))); !slices.Equal(names, []string{"pods/shop/alone", "pods/shop/ended"}) {
+	adapted := adapt(saved, "sandbar-dev")
+	if names := slices.Sorted(maps.Keys(text(adapted))); !slices.Equal(names, []string{"endpointslices/shop/by-hand", "pods/shop/alone", "pods/shop/ended"}) {
 		t.Fatalf("put back %v", names)
 	}
 	if string(adapted[podPrefix+"shop/ended"]) != string(ended) {
@@ -530,8 +562,8 @@ func TestASnapshotOfAnotherClusterGetsThisOnesOwnObjects(t *testing.T) {
 		"namespaces/kube-system": "theirs", "secrets/default/object-store": "theirs", "secrets/shop/mine": "theirs",
 		"configmaps/sandbar-system/mount-web": "theirs", "minions/sandbar-other": "theirs", "persistentvolumes/pv": string(encode(volume)),
 	})
-	golden := keysOf(map[string]string{"namespaces/kube-system": "ours", "secrets/default/object-store": "ours"})
-	adapted := adapt(saved, golden, nodeRecord{name: "sandbar-dev"})
+	own := keysOf(map[string]string{"namespaces/kube-system": "ours", "secrets/default/object-store": "ours"})
+	adapted := withOwn(adapt(saved, "sandbar-dev"), own)
 	moved, _ := decode(adapted[volumePrefix+"pv"], &corev1.PersistentVolume{})
 	if values := moved.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values; !slices.Equal(values, []string{"sandbar-dev"}) {
 		t.Errorf("the volume is on %v", values)
@@ -541,9 +573,43 @@ func TestASnapshotOfAnotherClusterGetsThisOnesOwnObjects(t *testing.T) {
 	if got := text(adapted); !maps.Equal(got, want) {
 		t.Errorf("adapted to %v", got)
 	}
-	golden[namespacePrefix+"kube-system"] = []byte("theirs")
-	if got := text(adapt(saved, golden, nodeRecord{name: "sandbar-dev"})); got["secrets/default/object-store"] != "theirs" || got["configmaps/sandbar-system/mount-web"] == "" {
-		t.Errorf("a snapshot of this cluster became %v", got)
+}
+
+func systemNamespace(uid types.UID, labels map[string]string) []byte {
+	return encode(&corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: uid, Labels: labels},
+	})
+}
+
+func TestASnapshotIsRestoredInOnePassAndKnowsItsCluster(t *testing.T) {
+	const identity = namespacePrefix + "kube-system"
+	store := openStore(t, t.TempDir(), keyValues{identity: systemNamespace("ours", nil), registryPrefix + "secrets/default/keys": []byte("golden")})
+	if _, err := store.saved("snapshot"); err == nil {
+		t.Error("without a golden copy nobody knows whose snapshot it is")
+	}
+	if err := writeCopy(store.etcd, store.path(goldenFile)); err != nil {
+		t.Fatal(err)
+	}
+	washTo(t, store, keyValues{
+		// Somebody has put a label on it, and edited what every cluster has.
+		identity: systemNamespace("ours", map[string]string{"team": "shop"}), registryPrefix + "secrets/default/keys": []byte("edited"),
+		mountPrefix + "web": []byte("x"), podPrefix + "shop/alone": pod("alone", func(*corev1.Pod) {}),
+	})
+	if err := writeCopy(store.etcd, store.path(restoreFile)); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := store.saved("snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := wash(t.Context(), store.client, saved)
+	if err != nil || done.Passes != 2 {
+		t.Errorf("washed %+v, error %v", done, err)
+	}
+	got := text(allKeys(t, store))
+	if got["secrets/default/keys"] != "edited" || got["configmaps/sandbar-system/mount-web"] != "x" || got["pods/shop/alone"] == "" {
+		t.Errorf("the store holds %v", slices.Sorted(maps.Keys(got)))
 	}
 }
 
