@@ -44,7 +44,7 @@ describe.skipIf(!isOwnMachine)('a cluster whose owner was careless', () => {
         ],
       ],
     ],
-    ['the namespaces that may go', [['delete', 'namespace', 'kube-public', 'kube-node-lease', 'sandbar-system']]],
+    ['the namespaces that may go', [['delete', 'namespace', 'kube-node-lease', 'sandbar-system']]],
     ['the node', [['delete', node]]],
     ['classes and priorities', [['delete', 'storageclasses,ingressclasses,priorityclasses', '--all']]],
   ];
