@@ -98,6 +98,8 @@ export type KubernetesObject = {
     readonly annotations?: Readonly<Record<string, string>>;
     /** There on what a controller made. */
     readonly ownerReferences?: readonly unknown[];
+    /** There on what is on its way out. */
+    readonly deletionTimestamp?: string;
   };
   readonly [field: string]: unknown;
 };

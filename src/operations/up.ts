@@ -23,6 +23,7 @@ import { adminAccess, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { repairDatastore } from './datastore.ts';
+import { untilEnded } from './ending-namespaces.ts';
 import { preflight } from './preflight.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
@@ -206,6 +207,7 @@ async function bringUp(
         throw error;
       })
       .then(async () => {
+        await untilEnded(targets.waitPorts.cluster, namespacesOf(built), { ...targets.waitPorts, ...request });
         const [inside, repaired] = await Promise.all([
           planInside(built, targets),
           repairDatastore(targets.waitPorts.cluster, request.signal),
@@ -227,6 +229,12 @@ async function bringUp(
   await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);
   await warnOfMissing(mounts.commanded, { ...targets, ...targets.waitPorts, emit: dependencies.emit });
   return ground.value;
+}
+
+/** Those that every cluster has, and those of what is put into it. */
+function namespacesOf({ desired }: Built): ReadonlySet<string> {
+  const objects = desired.inside.flatMap((resource) => (resource.kind === 'object' ? [resource.object.metadata] : []));
+  return new Set(['kube-node-lease', ...objects.flatMap(({ namespace }) => namespace ?? [])]);
 }
 
 type Inside = { readonly steps: Plan; readonly mounts: MountPlan };
