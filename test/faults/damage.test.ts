@@ -87,8 +87,8 @@ describe.skipIf(!isOwnMachine)('a cluster whose datastore is cut in half', () =>
   async function damage(): Promise<void> {
     await sandbox.must(['stop']);
     const { Mountpoint: folder } = await sandbox.docker.getVolume(`sandbar-${sandbox.name}-datastore`).inspect();
-    const size = Number(await run('stat', '--format=%s', `${folder}/member/snap/db`));
-    await truncate(`${folder}/member/snap/db`, Math.floor(size / 2));
+    const size = Number(await run('stat', '--format=%s', `${folder}/data/member/snap/db`));
+    await truncate(`${folder}/data/member/snap/db`, Math.floor(size / 2));
   }
 
   async function damagedCopies(): Promise<readonly string[]> {
