@@ -30,6 +30,7 @@ const OWNERSHIPS: Readonly<Record<ArgumentsKey, readonly Ownership[]>> = {
       flags: /^(?:etcd-(?:servers.*|prefix|cafile|certfile|keyfile)|storage-backend)$/,
       reason: 'the datastore is part of the control plane',
     },
+    { flags: /^storage-media-type$/, reason: 'a reset reads what the datastore holds, in the form that it has' },
     {
       flags: /^(?:secure-port|bind-address|advertise-address)$/,
       reason: 'its address is fixed in the network; ports.api sets the port on this machine',

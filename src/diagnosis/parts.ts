@@ -172,7 +172,7 @@ export function checkRoutes(
         severity: 'warning',
         subject: 'network',
         message: `pods cannot reach ${route} of this machine's network: the cluster has ${inside} for itself`,
-        fix: 'set network.podSubnet and network.serviceSubnet in sandbar.yaml to others (a new cluster is needed)',
+        fix: 'set network.pods and network.services in sandbar.yaml to others (a new cluster is needed)',
       },
     ];
   });

@@ -1,7 +1,7 @@
 /** Waits until a container does its work; says why it does not. */
 import { SandbarError } from '../model/errors.ts';
 import type { Clock, Cluster, Host, Runtime } from '../model/ports.ts';
-import type { ContainerResource, ContainerSpec, Probe } from '../model/resources.ts';
+import type { Probe, Probed } from '../model/resources.ts';
 
 /** Between two questions to a component that is starting: short beside what is waited for, long beside the question. */
 const PAUSE_MS = 40;
@@ -16,17 +16,12 @@ export type WaitPorts = {
   readonly cluster: Cluster;
 };
 
-/** As much of a container as it takes to wait for it. */
-export type Waited = Pick<ContainerResource, 'owner' | 'probes'> & {
-  readonly container: Pick<ContainerSpec, 'name'>;
-};
-
 /** With this the control plane ends when it cannot read its datastore. */
 const EXIT_DAMAGED = 65;
 
 /** Resolves when every probe of the container holds; rejects with its last answer and log when it fails or takes too long. */
 export async function waitUntilReady(
-  resource: Waited,
+  resource: Probed,
   ports: WaitPorts,
   options: {
     readonly timeoutMs?: number | undefined;
@@ -41,7 +36,7 @@ export async function waitUntilReady(
   }
 }
 
-async function waitForProbe(resource: Waited, probe: Probe, ports: WaitPorts, signal: AbortSignal): Promise<void> {
+async function waitForProbe(resource: Probed, probe: Probe, ports: WaitPorts, signal: AbortSignal): Promise<void> {
   const { clock } = ports;
   const deadline = clock.now() + probe.timeoutMs;
   let nextStateCheck = clock.now() + STATE_CHECK_MS;
@@ -140,7 +135,7 @@ function describeStatus(status: number): string {
   return status === 0 ? 'no answer' : `HTTP ${String(status)}`;
 }
 
-async function checkStillRuns(resource: Waited, runtime: Runtime): Promise<void> {
+async function checkStillRuns(resource: Probed, runtime: Runtime): Promise<void> {
   const state = await runtime.inspectState(resource.container.name);
   const isGone = state === undefined || state.state === 'exited' || state.state === 'dead';
   const isFailing = state?.state === 'restarting' && state.exitCode !== 0;
@@ -158,7 +153,7 @@ async function checkStillRuns(resource: Waited, runtime: Runtime): Promise<void>
   });
 }
 
-async function lastLines(resource: Waited, runtime: Runtime): Promise<readonly string[]> {
+async function lastLines(resource: Probed, runtime: Runtime): Promise<readonly string[]> {
   const lines: string[] = [];
   try {
     for await (const line of runtime.logs(resource.container.name, { tail: LOG_LINES })) lines.push(line);

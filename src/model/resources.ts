@@ -83,7 +83,7 @@ export type ContainerResource = ResourceBase & {
   readonly probes: readonly Probe[];
 };
 
-/** A container that has to answer, and how that is known. */
+/** As much of a container as it takes to wait until it answers. */
 export type Probed = Pick<ContainerResource, 'id' | 'owner' | 'probes'> & {
   readonly container: Pick<ContainerSpec, 'name'>;
 };

@@ -1,10 +1,10 @@
 /** Gives the control plane its golden copy while it is stopped: for a datastore that cannot be brought back by requests. */
-import { waitUntilReady, type Waited } from '../engine/wait.ts';
+import { waitUntilReady } from '../engine/wait.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { containerName, type Component } from '../model/names.ts';
 import type { ContainerSummary, Ports } from '../model/ports.ts';
-import type { Probe } from '../model/resources.ts';
+import type { Probe, Probed } from '../model/resources.ts';
 import { adminAccess, componentOf, findContainers, hostPortOf, readIdentity, type ClusterAccess } from './access.ts';
 import { inPhase } from './phase.ts';
 
@@ -81,7 +81,8 @@ function wakeProbe(component: 'agent' | 'object-store', { name, containers }: Cl
 async function waitFor(component: Component, probe: Probe, access: ClusterAccess, waiting: Waiting): Promise<void> {
   const { ports } = waiting;
   const cluster = ports.connectCluster(access.api);
-  const waited: Waited = {
+  const waited: Probed = {
+    id: `container/${component}`,
     owner: component,
     container: { name: containerName(access.name, component) },
     probes: [probe],

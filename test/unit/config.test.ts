@@ -175,6 +175,11 @@ manifests: [k8s/*.yaml, sandbr.yaml]
       "1:35: --node-ip cannot be set: the node's name and address are fixed",
     ],
     [
+      'another form of what is stored',
+      'kubernetes: { apiServerArguments: { storage-media-type: application/json } }',
+      '1:37: --storage-media-type cannot be set: a reset reads what the datastore holds',
+    ],
+    [
       'a flag that wants a file',
       'kubernetes: { apiServerArguments: { audit-policy-file: /x } }',
       '1:37: --audit-policy-file cannot be set: it names a file',

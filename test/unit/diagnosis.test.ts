@@ -141,6 +141,11 @@ describe('the machine around', () => {
     expect(findings(snapshotWith({ routes: [route] }))).toEqual([expect.stringContaining(line)]);
   });
 
+  it('with a route into the pods names the keys that set their subnets', () => {
+    const found = diagnose(snapshotWith({ routes: ['10.244.3.0/24'] })).find(({ id }) => id === 'network.route');
+    expect(found?.fix).toContain('set network.pods and network.services in sandbar.yaml');
+  });
+
   it('with a wider route, as most VPNs bring, is left alone', () => {
     expect(findings(snapshotWith({ routes: ['172.16.0.0/12', '10.0.0.0/8', '0.0.0.0/0'] }))).toEqual([]);
   });
