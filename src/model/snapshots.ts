@@ -40,7 +40,7 @@ export function defaultSnapshotName(nowMs: number): string {
   return `${date}-${time.slice(0, 8).replaceAll(':', '')}`;
 }
 
-/** Reads `snapshot.json`; undefined when it is none of this version. */
+/** Reads `snapshot.json`; undefined when it is none of this version. Its name becomes a path: it must be one of ours. */
 export function parseSnapshot(text: string): Snapshot | undefined {
   let value: unknown;
   try {
@@ -52,6 +52,7 @@ export function parseSnapshot(text: string): Snapshot | undefined {
   const isWhole =
     snapshot?.version === 1 &&
     typeof snapshot.name === 'string' &&
+    snapshotNameProblem(snapshot.name) === undefined &&
     snapshot.network !== undefined &&
     snapshot.sizeBytes !== undefined &&
     Array.isArray(snapshot.images);

@@ -21,8 +21,8 @@ import {
 import { requireWhole } from './snapshot-restore.ts';
 import { cleanAfterFailure, getSnapshot, locked, requireFree, requireName, type SnapshotContext } from './snapshots.ts';
 
-/** Name of the folder of an import, whose own name is not known yet. */
-const IMPORT = 'import';
+/** Name of the folder of an import, whose own name is not known yet; none that a snapshot can have. */
+const IMPORT = '_import';
 
 const pipe = promisify(pipeline);
 

@@ -8,8 +8,7 @@
  */
 import { SandbarError } from '../model/errors.ts';
 import { LABELS } from '../model/names.ts';
-import type { Cluster, Ports, Runtime } from '../model/ports.ts';
-import type { KubernetesObject } from '../model/resources.ts';
+import type { Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
 import { COMPONENT_VERSIONS } from '../model/versions.ts';
@@ -30,9 +29,6 @@ import {
 } from './snapshot-worker.ts';
 import { COPY, getSnapshot, listImages, locked, thaw, type SnapshotContext } from './snapshots.ts';
 import { accessStopped, startOver } from './start-over.ts';
-
-/** Label of an EndpointSlice: who keeps it. */
-const MANAGED_BY = 'endpointslice.kubernetes.io/managed-by';
 
 export type RestoreRequest = {
   /** What the cluster is made from again. */
@@ -135,22 +131,9 @@ async function restoreDatastore(
     await inPhase('datastore', 'bringing it back', context, async () => {
       const options = { onHeld: () => undefined, signal };
       const { deleted, restored } = await resetDatastore(cluster, { from: 'snapshot', keep: KEPT_NOTHING }, options);
-      await dropEndpoints(cluster);
       return { result: undefined, text: `${String(deleted)} keys deleted, ${String(restored)} put back` };
     });
   });
-}
-
-/**
- * The controllers of endpoints take a slice of an older generation than the one that they wrote last for news that are
- * still on their way, and wait for ever. Of a slice that is gone they make another, out of the pods that there are.
- */
-async function dropEndpoints(cluster: Cluster): Promise<void> {
-  const kind = { apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice' };
-  const slices = await cluster.list(kind, { labelSelector: MANAGED_BY });
-  const isOfControllers = ({ metadata }: KubernetesObject): boolean =>
-    metadata.labels?.[MANAGED_BY]?.endsWith('.k8s.io') === true;
-  for (const slice of slices.filter(isOfControllers)) await cluster.remove({ ...slice, ...kind });
 }
 
 /** From here to the end the parts of the cluster may be of different moments, which a container tells that is never started. */

@@ -28,7 +28,13 @@ export type Worker = {
   stopPrograms(): Promise<void>;
 };
 
-type RunOptions = { readonly stdin?: Readable; readonly output?: Writable; readonly signal?: AbortSignal };
+type RunOptions = {
+  readonly stdin?: Readable;
+  readonly output?: Writable;
+  readonly signal?: AbortSignal;
+  /** Whether what a program printed that failed in part will do. */
+  readonly isEnough?: (stdout: string) => boolean;
+};
 
 /** Folder of a snapshot. */
 export function folderOf(name: string): string {
@@ -94,10 +100,12 @@ export async function listSnapshots(worker: Worker): Promise<readonly Snapshot[]
     .toSorted((a, b) => (a.created < b.created ? -1 : 1));
 }
 
-/** Bytes that each of these paths takes on disk. */
+/** Bytes that each of these paths takes on disk; about, where something is written to them meanwhile. */
 export async function measure(worker: Worker, paths: readonly string[]): Promise<readonly number[]> {
-  const lines = (await worker.run(['du', '-s', '-B1', ...paths])).trim().split('\n');
-  return lines.map((line) => Number.parseInt(line, 10));
+  const parse = (stdout: string): readonly number[] => stdout.match(/^\d+(?=\t)/gm)?.map(Number) ?? [];
+  // A file that vanishes while it counts is a failure to `du`, which prints the total all the same.
+  const isEnough = (stdout: string): boolean => parse(stdout).length === paths.length;
+  return parse(await worker.run(['du', '-s', '-B1', ...paths], { isEnough }));
 }
 
 /** Throws DISK_FULL where there is less room for snapshots and volumes. */
@@ -160,9 +168,9 @@ export function workerContainer(
 function openWorker(runtime: Runtime, id: string, { hasObjects }: Pick<Worker, 'hasObjects'>): Worker {
   return {
     hasObjects,
-    run: async (command, options = {}) => {
+    run: async (command, { isEnough, ...options } = {}) => {
       const { exitCode, stdout, stderr } = await runtime.exec(id, command, options);
-      if (exitCode === 0) return stdout;
+      if (exitCode === 0 || (exitCode === 1 && isEnough?.(stdout) === true)) return stdout;
       if (/no space left|disk quota exceeded/i.test(stderr)) throw diskFull(stderr.trim());
       throw new SandbarError('COMMAND_FAILED', `${command.slice(0, 2).join(' ')} failed: ${stderr.trim().slice(-500)}`);
     },

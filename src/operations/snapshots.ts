@@ -84,7 +84,7 @@ export async function removeSnapshots(
     await withWorker(await accessStopped(clusterName, ports), ports, async (worker) => {
       const snapshots = await listSnapshots(worker);
       for (const name of names) getSnapshot(name, snapshots);
-      for (const name of names) {
+      for (const name of new Set(names)) {
         signal.throwIfAborted();
         await worker.run(['mv', '-T', folderOf(name), partialFolderOf(name)]);
         await worker.run(['rm', '-rf', partialFolderOf(name)]);
@@ -197,17 +197,30 @@ async function copyHeld(
   );
 }
 
+/** Nothing is thawed before all is frozen or has failed to be; of several failures the first is told. */
 async function whileFrozen<T>(
   containers: readonly { readonly id: string }[],
   runtime: Runtime,
   work: () => Promise<T>,
 ): Promise<T> {
+  const thawAll = (): Promise<void> => forAll(containers, ({ id }) => runtime.unpauseContainer(id));
+  let result: T;
   try {
-    await Promise.all(containers.map(({ id }) => runtime.pauseContainer(id)));
-    return await work();
-  } finally {
-    await Promise.all(containers.map(({ id }) => runtime.unpauseContainer(id)));
+    await forAll(containers, ({ id }) => runtime.pauseContainer(id));
+    result = await work();
+  } catch (error) {
+    await thawAll().catch(() => undefined);
+    throw error;
   }
+  await thawAll();
+  return result;
+}
+
+/** Each has ended before a failure is thrown. */
+async function forAll<T>(items: readonly T[], deed: (item: T) => Promise<void>): Promise<void> {
+  const settled = await Promise.allSettled(items.map(deed));
+  const failed = settled.find((outcome) => outcome.status === 'rejected');
+  if (failed !== undefined) throw failed.reason as Error;
 }
 
 async function describe(

@@ -257,6 +257,8 @@ export class ResetMachine extends Machine {
       },
       mv: ({ container, args }) => {
         const [from = '', to = ''] = args.slice(-2);
+        if (below(container, from).length === 0) return { exitCode: 1, stderr: `mv: cannot stat '${from}'` };
+        if (from === to) return { exitCode: 1, stderr: `mv: '${from}' and '${to}' are the same file` };
         copy(container, from, to);
         remove(container, from);
         return {};

@@ -45,7 +45,13 @@ describe('what a snapshot says of itself', () => {
 
   it('is read only where it is whole and of this version', () => {
     expect(parseSnapshot(JSON.stringify(SNAPSHOT))).toEqual(SNAPSHOT);
-    for (const text of ['', 'null', '{}', JSON.stringify({ ...SNAPSHOT, version: 2 })]) {
+    for (const text of [
+      '',
+      'null',
+      '{}',
+      JSON.stringify({ ...SNAPSHOT, version: 2 }),
+      JSON.stringify({ ...SNAPSHOT, name: '/../../datastore/start-over' }),
+    ]) {
       expect(parseSnapshot(text)).toBeUndefined();
     }
   });
@@ -117,6 +123,38 @@ describe('snapshot create', () => {
     expect((await machine.status()).isReady).toBe(true);
   });
 
+  it('counts what is written to meanwhile as well as it can', async () => {
+    const machine = await ResetMachine.start();
+    const count = machine.runtime.programs.get('du')!;
+    machine.runtime.programs.set('du', async (call) => ({
+      ...(await count(call)),
+      exitCode: 1,
+      stderr: "du: cannot access '/claims/volumes/pvc-1/wal': No such file or directory",
+    }));
+    expect(await machine.createSnapshot()).toMatchObject({ sizeBytes: { volumes: 1000 } });
+    machine.runtime.programs.set('du', () => ({ exitCode: 1, stdout: '1000\t/claims/volumes\n', stderr: 'du: no' }));
+    await expect(machine.createSnapshot('two')).rejects.toMatchObject({ code: 'COMMAND_FAILED' });
+  });
+
+  it('lets all go on where one part cannot be frozen, and tells of that', async () => {
+    const machine = await ResetMachine.start();
+    const agent = machine.containerIds()['agent'];
+    const { runtime } = machine;
+    const [pause, thaw] = [runtime.pauseContainer.bind(runtime), runtime.unpauseContainer.bind(runtime)];
+    runtime.pauseContainer = async (ref) => {
+      if (ref === agent) throw new Error('cannot freeze');
+      // The engine takes its time.
+      for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      await pause(ref);
+    };
+    runtime.unpauseContainer = async (ref) => {
+      await thaw(ref);
+      if (ref === agent) throw new Error('it is not frozen');
+    };
+    await expect(machine.createSnapshot()).rejects.toThrow('cannot freeze');
+    expect((await machine.status()).isReady).toBe(true);
+  });
+
   it('fails when writes went on before it had all of it', async () => {
     const machine = await ResetMachine.start();
     machine.cluster.posts.set('/sandbar/hold', async ({ say }) => {
@@ -166,22 +204,6 @@ describe('snapshot restore', () => {
     expect(machine.filesOf('datastore')).toEqual({});
     expect((await machine.status()).isReady).toBe(true);
     expect(machine.containerIds()).toEqual(before);
-  });
-
-  it('has controllers make their endpoints anew, and leaves those of others', async () => {
-    const machine = await ResetMachine.start();
-    const slice = (name: string, manager: string): Promise<void> =>
-      machine.cluster.apply({
-        apiVersion: 'discovery.k8s.io/v1',
-        kind: 'EndpointSlice',
-        metadata: { name, namespace: 'shop', labels: { 'endpointslice.kubernetes.io/managed-by': manager } },
-      });
-    await slice('of-pods', 'endpointslice-controller.k8s.io');
-    await slice('by-hand', 'me');
-    await machine.createSnapshot();
-    await machine.restoreSnapshot();
-    const names = [...machine.cluster.objects.keys()].filter((key) => key.includes('EndpointSlice shop'));
-    expect(names).toEqual(['discovery.k8s.io/v1 EndpointSlice shop by-hand']);
   });
 
   it('names images that are gone', async () => {
@@ -249,7 +271,7 @@ describe('snapshot rm', () => {
     const machine = await ResetMachine.start();
     for (const name of ['one', 'two', 'three']) await machine.createSnapshot(name);
     await expect(machine.removeSnapshots('one', 'four')).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    await machine.removeSnapshots('one', 'three');
+    await machine.removeSnapshots('one', 'three', 'one');
     expect(await machine.snapshotNames()).toEqual(['two']);
   });
 
@@ -280,6 +302,15 @@ describe('snapshot export and import', () => {
     expect(await second.importSnapshot(path, 'theirs')).toMatchObject({ name: 'theirs', cluster: 'dev' });
     await second.restoreSnapshot('theirs');
     expect(second.filesOf('claims')).toMatchObject({ '/volumes/pvc-1/file': 'mine' });
+  });
+
+  it.each(['import', 'snapshots'])('carry one named %s', async (name) => {
+    const machine = await ResetMachine.start();
+    await machine.createSnapshot(name);
+    await machine.exportSnapshot(name, { kind: 'file', path, isForced: false });
+    await machine.removeSnapshots(name);
+    expect(await machine.importSnapshot(path)).toMatchObject({ name });
+    expect(await machine.snapshotNames()).toEqual([name]);
   });
 
   it('replace no file and no snapshot unasked', async () => {
@@ -317,6 +348,7 @@ describe('snapshot export and import', () => {
     ['another order', gzipSync(createTar([file('datastore.db', '')])), /does not begin with a snapshot.json/],
     ['a way out', gzipSync(createTar([description(), file('volumes/../../x', '')])), /leads out of the snapshot/],
     ['another version', gzipSync(createTar([file('snapshot.json', '{"version":2}')])), /of this version/],
+    ['a name that leads out', gzipSync(createTar([description({ name: '/../../datastore/x' })])), /of this version/],
     ['another cluster', gzipSync(createTar([description({ cluster: 'shop' })])), /was taken of cluster "shop"/],
     ['too little', gzipSync(createTar([description(), file('datastore.db', '')])), /lacks volumes, objects/],
   ])('take nothing over of %s', async (_, content, message) => {
