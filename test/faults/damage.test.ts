@@ -3,7 +3,7 @@ import { readdir, truncate } from 'node:fs/promises';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createSandbox } from '../e2e/support.ts';
 import { Keeper, recordRecovery } from './keeper.ts';
-import { isOwnMachine, run } from './machine.ts';
+import { isOwnMachine } from './machine.ts';
 
 describe.skipIf(!isOwnMachine)('a cluster whose owner was careless', () => {
   const sandbox = createSandbox('careless');
@@ -76,7 +76,7 @@ describe.skipIf(!isOwnMachine)('a cluster whose owner was careless', () => {
   }
 });
 
-describe.skipIf(!isOwnMachine)('a cluster whose datastore is cut in half', () => {
+describe.skipIf(!isOwnMachine)('a cluster whose datastore is cut short', () => {
   const sandbox = createSandbox('damaged');
   let keeper: Keeper;
 
@@ -87,8 +87,8 @@ describe.skipIf(!isOwnMachine)('a cluster whose datastore is cut in half', () =>
   async function damage(): Promise<void> {
     await sandbox.must(['stop']);
     const { Mountpoint: folder } = await sandbox.docker.getVolume(`sandbar-${sandbox.name}-datastore`).inspect();
-    const size = Number(await run('stat', '--format=%s', `${folder}/data/member/snap/db`));
-    await truncate(`${folder}/data/member/snap/db`, Math.floor(size / 2));
+    // The file is larger than what it holds: half of it may be of no account.
+    await truncate(`${folder}/data/member/snap/db`, 64 * 1024);
   }
 
   async function damagedCopies(): Promise<readonly string[]> {
@@ -117,7 +117,7 @@ describe.skipIf(!isOwnMachine)('a cluster whose datastore is cut in half', () =>
     expect(stderr).toContain('sandbar snapshot restore');
     const startedAt = performance.now();
     await sandbox.must(['snapshot', 'restore', 'whole', '--yes']);
-    await recordRecovery('datastore cut in half, then snapshot restore', (performance.now() - startedAt) / 1000);
+    await recordRecovery('datastore cut short, then snapshot restore', (performance.now() - startedAt) / 1000);
     await keeper.untilServed();
     await keeper.expectNothingLost();
     expect((await damagedCopies()).length).toBeGreaterThan(before.length);
