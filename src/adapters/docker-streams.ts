@@ -23,22 +23,31 @@ export async function collectOutput(
   },
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   let failure: unknown;
+  let stopWriting = (): void => undefined;
   const fail = (cause: unknown): void => {
     failure ??= cause;
     stdin?.destroy();
     stream.destroy();
+    stopWriting();
   };
   const abort = (): void => {
     fail(signal?.reason);
   };
+  // A target that is destroyed does not say of every write that it has come to nothing.
+  const lose = (): void => {
+    fail(output?.errored ?? new Error('the output was closed'));
+  };
   signal?.addEventListener('abort', abort, { once: true });
+  output?.once('close', lose);
   if (stdin !== undefined) feed(stdin, stream as Readable & Writable).catch(fail);
   const collected = { out: [] as Buffer[], error: [] as Buffer[] };
   const decoder = new StringDecoder('utf8');
   try {
     for await (const { isError, bytes } of readPieces(stream)) {
       if (!isError && output !== undefined) {
-        await write(output, bytes);
+        const stopped = new Promise<void>((resolve) => (stopWriting = resolve));
+        await Promise.race([write(output, bytes), stopped]);
+        if (failure !== undefined) break;
         continue;
       }
       collected[isError ? 'error' : 'out'].push(bytes);
@@ -49,6 +58,7 @@ export async function collectOutput(
     if (stdin === undefined || !isBrokenPipe(cause)) failure ??= cause;
   } finally {
     signal?.removeEventListener('abort', abort);
+    output?.off('close', lose);
     stdin?.destroy();
     stream.destroy();
   }

@@ -12,6 +12,8 @@ export async function writeStream(file: string, source: Readable): Promise<void>
     await pipeline(source, createWriteStream('', { fd: handle, flush: true }));
     await fs.rename(partial, file);
   } catch (error) {
+    // Who writes to it must not wait for a reader that never comes.
+    source.destroy();
     await fs.rm(partial, { force: true });
     throw error;
   }

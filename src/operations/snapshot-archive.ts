@@ -46,6 +46,8 @@ export async function exportSnapshot(
       await inPhase('export', 'writing it out', context, async () => {
         // What is inside is mostly databases and images: more effort costs minutes and gains little.
         const zip = createGzip({ level: constants.Z_BEST_SPEED });
+        // Both ends tell of it; without a listener it would end the process before one of them listens.
+        zip.on('error', () => undefined);
         const parts = ['snapshot.json', 'datastore.db', 'volumes'];
         const all = snapshot.sizeBytes.objects === null ? parts : [...parts, 'objects'];
         const format = ['--format=posix', '--xattrs', '--numeric-owner'];
@@ -54,7 +56,9 @@ export async function exportSnapshot(
           .then(
             () => zip.end(),
             (error: unknown) => {
-              // The other end must not take this for the whole.
+              // That the other end has failed, it tells itself.
+              if (zip.destroyed) return;
+              // It must not take this for the whole.
               zip.destroy(error as Error);
               throw error;
             },

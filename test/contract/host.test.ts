@@ -5,6 +5,7 @@ import { watch } from 'node:fs';
 import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo, type Server } from 'node:net';
+import { PassThrough } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -203,6 +204,12 @@ describe('files of this machine', () => {
       code: 'FILE_DENIED',
     });
     expect((await readdir(directory)).filter((name) => name.startsWith('.folder'))).toEqual([]);
+  });
+
+  it('that cannot be written as a stream end it, so that nobody goes on writing to it', async () => {
+    const source = new PassThrough();
+    await expect(realHost().writeStream(join(directory, 'none', 'file'), source)).rejects.toThrow('none/file');
+    expect(source.destroyed).toBe(true);
   });
 
   it('are waited for until they are gone, but no longer than told', async () => {

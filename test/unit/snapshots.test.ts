@@ -2,6 +2,7 @@ import { PassThrough } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { SandbarError } from '../../src/model/errors.ts';
 import {
   defaultSnapshotName,
   memberProblem,
@@ -335,6 +336,21 @@ describe('snapshot export and import', () => {
     machine.runtime.programs.set('tar', () => ({ exitCode: 2, stderr: 'tar: datastore.db: Cannot open' }));
     await expect(exported(machine)).rejects.toMatchObject({ code: 'COMMAND_FAILED' });
     expect(machine.host.files.has(path)).toBe(false);
+  });
+
+  it('tell why writing failed, not what followed from that', async () => {
+    const machine = await changedMachine();
+    const wrongs: string[] = [];
+    machine.host.writeStream = async (_, source) => {
+      source.destroy();
+      while (wrongs.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      throw new SandbarError('DISK_FULL', 'no space left');
+    };
+    machine.runtime.programs.set('tar', () => {
+      wrongs.push('the stream was destroyed');
+      throw new SandbarError('DOCKER_FAILED', 'the stream was destroyed');
+    });
+    await expect(exported(machine)).rejects.toMatchObject({ code: 'DISK_FULL' });
   });
 
   const file = (name: string, content: string) => ({ path: name, mode: 0o644, content });
