@@ -95,13 +95,18 @@ export class KubernetesCluster implements Cluster {
     return JSON.parse(answer.body) as KubernetesObject;
   }
 
-  async patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject> {
+  async patch(
+    object: ObjectRef,
+    patch: Readonly<Record<string, unknown>>,
+    options: { readonly timeoutMs?: number } = {},
+  ): Promise<KubernetesObject> {
     const served = await this.#awaitKind(object);
     const answer = await this.#ask(
       {
         method: 'PATCH',
         path: `${objectPath(object, served)}?${new URLSearchParams({ fieldManager: FIELD_MANAGER }).toString()}`,
         content: { type: 'application/merge-patch+json', body: JSON.stringify(patch) },
+        ...options,
       },
       `patch ${formatObject(object)}`,
     );

@@ -168,7 +168,11 @@ export type Cluster = {
   /** Creates an object that must not be there yet, and returns it as admission made it; a dry run keeps nothing of it. */
   create(object: KubernetesObject, options: { readonly isDryRun: boolean }): Promise<KubernetesObject>;
   /** Merge patch (RFC 7396): fields named are set, those that are `null` removed, lists replaced. Returns the object. */
-  patch(object: ObjectRef, patch: Readonly<Record<string, unknown>>): Promise<KubernetesObject>;
+  patch(
+    object: ObjectRef,
+    patch: Readonly<Record<string, unknown>>,
+    options?: { readonly timeoutMs?: number },
+  ): Promise<KubernetesObject>;
   remove(object: KubernetesObject): Promise<void>;
   /**
    * POST of JSON that is answered line by line while the server works; resolves with the status at the answer's end.

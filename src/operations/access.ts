@@ -6,6 +6,7 @@ import { IDENTITY_PATH, parseIdentity, type Identity } from '../model/identity.t
 import { LABELS, containerName } from '../model/names.ts';
 import type { ApiAccess, Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
 import type { ContainerState } from '../model/resources.ts';
+import { RESTORING_LABEL } from '../model/snapshots.ts';
 
 export type ClusterAccess = {
   readonly name: string;
@@ -111,6 +112,16 @@ export function requireAwake(clusterName: string, containers: readonly Container
   if (state !== 'paused' && state !== 'stopped') return;
   throw new SandbarError('CLUSTER_NOT_RUNNING', `cluster "${clusterName}" is ${state}`, {
     hint: state === 'paused' ? 'sandbar resume' : 'sandbar start',
+  });
+}
+
+/** Between the start and the end of a restore, volumes and datastore may be of different moments: nothing runs on that. */
+export function requireRestored(containers: readonly ContainerSummary[]): void {
+  const restoring = containers.find(({ labels }) => labels[RESTORING_LABEL] !== undefined);
+  if (restoring === undefined) return;
+  const name = restoring.labels[RESTORING_LABEL] ?? '';
+  throw new SandbarError('CONFLICT', `the restore of snapshot ${name} was interrupted`, {
+    hint: `sandbar snapshot restore ${name} finishes it, sandbar reset --hard starts over without it`,
   });
 }
 

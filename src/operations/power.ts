@@ -8,7 +8,8 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import type { Identity } from '../model/identity.ts';
 import { COMPONENTS, LABELS, nodeName, type Component } from '../model/names.ts';
-import type { Cluster, ContainerSummary, Ports } from '../model/ports.ts';
+import { mountComponentOf, type MountRecord } from '../model/mounts.ts';
+import type { Cluster, ContainerSummary, Host, Ports } from '../model/ports.ts';
 import type { Deed, ObjectRef, Probed } from '../model/resources.ts';
 import {
   accessOf,
@@ -17,13 +18,14 @@ import {
   componentOf,
   readIdentity,
   requireAwake,
+  requireRestored,
   withCluster,
   withClusterLock,
 } from './access.ts';
 import { probesFor } from './component-probes.ts';
 import { listRecords } from './mount-records.ts';
 import { runDeed, throwFailures } from './steps.ts';
-import { warnOfMissing } from './up-mounts.ts';
+import { describeStale, warnOfMissing } from './up-mounts.ts';
 
 export type PowerRequest = {
   readonly clusterName: string;
@@ -40,6 +42,9 @@ const CONCURRENCY = 16;
 
 /** A part that ran a moment ago is back in seconds. */
 const READY_MS = 60_000;
+
+/** One that does not answer by then is started anew without being asked. */
+const API_MS = 2_000;
 
 /** An API server that does not answer at once is frozen without ado. */
 const LEASE_MS = 200;
@@ -72,6 +77,7 @@ export function pause(request: PowerRequest, ports: Ports, emit: Emit): Promise<
 export function resume(request: PowerRequest, ports: Ports, emit: Emit): Promise<PowerResult> {
   return withContext(request, { ports, emit }, (context) => {
     requireStarted(context);
+    requireRestored(context.docker.containers);
     const awaited = awaitedOf(context).filter(({ owner }) => owner === 'control-plane');
     return run(planResume(context.docker.state, awaited), context);
   });
@@ -87,20 +93,44 @@ export function restart(
     const { clusterName, component } = request;
     const { docker, identity } = context;
     requireAwake(clusterName, docker.containers);
+    requireRestored(docker.containers);
     if (component !== undefined && componentOf(docker.containers, component) === undefined) {
       throw new SandbarError('NOT_FOUND', `cluster "${clusterName}" has no container of ${component}`, {
         hint: `there are ${componentsOf(docker.containers).join(', ')}; sandbar up makes what is missing`,
       });
     }
-    const result = await run(planRestart(docker.state, { component, awaited: awaitedOf(context) }), context);
+    const leftOut = await findUnstartable(context);
+    const result = await run(planRestart(docker.state, { component, leftOut, awaited: awaitedOf(context) }), context);
     const { host, runtime } = ports;
     const access = accessOf(clusterName, docker.containers, identity);
     const records = await withCluster(access, ports, listRecords);
-    const types = await Promise.all(records.map(({ source }) => host.findFileType(source)));
-    const attachable = records.filter((_, index) => types[index] !== undefined);
+    const gone = await findGone(records, ({ source }) => source, host);
+    for (const record of gone) emit({ type: 'warning', ...describeStale(record) });
+    const attachable = records.filter((record) => !gone.includes(record));
     await warnOfMissing(attachable, { clusterName, runtime, emit });
     return result;
   });
+}
+
+/** Ids of mount containers whose folder is gone: the engine starts none of these. Without an API nothing is known of them. */
+async function findUnstartable({ request, ports, docker, identity }: Context): Promise<ReadonlySet<string>> {
+  if (componentOf(docker.containers, 'mounts') === undefined) return new Set();
+  const access = accessOf(request.clusterName, docker.containers, identity);
+  const records = await withCluster(access, ports, async (cluster) =>
+    (await cluster.get('/readyz', { timeoutMs: API_MS })).status === 200 ? listRecords(cluster) : [],
+  );
+  const gone = await findGone(records, ({ root }) => root, ports.host);
+  return new Set(gone.map(({ root }) => `container/${mountComponentOf(root)}`));
+}
+
+/** Records whose path is not there on the host. */
+async function findGone(
+  records: readonly MountRecord[],
+  pathOf: (record: MountRecord) => string,
+  host: Host,
+): Promise<readonly MountRecord[]> {
+  const types = await Promise.all(records.map((record) => host.findFileType(pathOf(record))));
+  return records.filter((_, index) => types[index] === undefined);
 }
 
 async function withContext(
@@ -152,21 +182,24 @@ async function run(
 
 /**
  * A sign of life in the node's name, just before nobody can give one. After a long pause the control plane finds it
- * unread, and waits for the next instead of taking the node for dead.
+ * unread, and waits for the next instead of taking the node for dead. The agent is frozen by then: whoever is asked
+ * before leases are written may be a pod.
  */
 async function renewLease({ request, ports, docker, identity }: Context): Promise<void> {
   const { clusterName } = request;
   if (identity === undefined || componentOf(docker.containers, 'control-plane')?.state !== 'running') return;
   const name = nodeName(clusterName);
   const path = `/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/${name}`;
-  await withCluster(accessOf(clusterName, docker.containers, identity), ports, async (cluster) => {
+  const renewing = withCluster(accessOf(clusterName, docker.containers, identity), ports, async (cluster) => {
     const { status, body } = await cluster.get(path, { timeoutMs: LEASE_MS });
     if (status !== 200) return;
     const lease = JSON.parse(body) as LeaseObject;
     // By the node's own clock: the host's may be another.
     const renewTime = new Date(Date.parse(lease.spec.renewTime) + 1).toISOString().replace('Z', '000Z');
-    await cluster.patch(lease, { spec: { renewTime } });
+    await cluster.patch(lease, { spec: { renewTime } }, { timeoutMs: LEASE_MS });
   });
+  // Without it the node counts as lost for a moment after the pause; half a pause would be worse.
+  await renewing.catch(() => undefined);
 }
 
 type LeaseObject = ObjectRef & { readonly spec: { readonly renewTime: string } };

@@ -2,12 +2,19 @@
 import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { containerName } from '../model/names.ts';
+import { containerName, LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { defaultSnapshotName, snapshotNameProblem, type Snapshot, type SnapshotImage } from '../model/snapshots.ts';
 import { COMPONENT_VERSIONS } from '../model/versions.ts';
-import { accessCluster, componentOf, withCluster, withClusterLock, type ClusterAccess } from './access.ts';
+import {
+  accessCluster,
+  componentOf,
+  requireRestored,
+  withCluster,
+  withClusterLock,
+  type ClusterAccess,
+} from './access.ts';
 import { whileHeld } from './datastore.ts';
 import { inPhase, together } from './phase.ts';
 import {
@@ -41,6 +48,7 @@ export async function createSnapshot(
   const name = wished ?? defaultSnapshotName(ports.clock.now());
   requireName(name);
   return locked(spec.name, context, async () => {
+    requireRestored(await ports.runtime.listContainers({ key: LABELS.cluster, value: spec.name }));
     const access = await thaw(await accessCluster(ports.runtime, spec.name), ports.runtime);
     return withWorker(access, ports, async (worker) => {
       requireFree(name, await listSnapshots(worker));

@@ -310,7 +310,8 @@ function explain(roll: RollStep, pods: readonly KubernetesObject[]): RollStep {
   return { ...roll, cause: causes.length === 0 ? 'what its mounts exclude changed' : causes.join('; ') };
 }
 
-function describeStale({ id, source }: MountRecord): Warning {
+/** A mount made by command whose folder is gone. */
+export function describeStale({ id, source }: MountRecord): Warning {
   return { text: `${source} is gone: its mount ${id} is stale until it is back`, hint: unmountHint(id) };
 }
 

@@ -16,10 +16,10 @@ import type {
   Step,
 } from '../model/resources.ts';
 import { formatWorkload } from '../model/mounts.ts';
-import { RESTORING_LABEL, SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
-import type { Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
+import { SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
+import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { adminAccess, withClusterLock } from './access.ts';
+import { adminAccess, requireRestored, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { repairDatastore } from './datastore.ts';
@@ -163,16 +163,6 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   } finally {
     targets.waitPorts.cluster.close();
   }
-}
-
-/** Between the start and the end of a restore, volumes and datastore may be of different moments: nothing runs on that. */
-function requireRestored(containers: readonly ContainerSummary[]): void {
-  const restoring = containers.find(({ labels }) => labels[RESTORING_LABEL] !== undefined);
-  if (restoring === undefined) return;
-  const name = restoring.labels[RESTORING_LABEL] ?? '';
-  throw new SandbarError('CONFLICT', `the restore of snapshot ${name} was interrupted`, {
-    hint: `sandbar snapshot restore ${name} finishes it, sandbar reset --hard starts over without it`,
-  });
 }
 
 /** True where the user has not asked for this very subnet or port. */

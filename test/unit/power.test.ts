@@ -3,10 +3,14 @@ import { list } from '../../src/operations/status.ts';
 import { planPause, planResume, planStop } from '../../src/engine/power.ts';
 import type { ContainerState } from '../../src/model/resources.ts';
 import { desiredFor, observe } from '../builders/cluster.ts';
-import { COMPONENTS } from '../../src/model/names.ts';
+import { SandbarError } from '../../src/model/errors.ts';
+import { COMPONENTS, LABELS } from '../../src/model/names.ts';
+import type { Cluster, Labels } from '../../src/model/ports.ts';
+import { RESTORING_LABEL } from '../../src/model/snapshots.ts';
 import { Machine, dyingCaller } from '../builders/machine.ts';
 import { MountMachine } from '../builders/mounts.ts';
 import { Shell } from '../builders/shell.ts';
+import type { FakeContainer } from '../fakes/fake-runtime.ts';
 
 const NAMES = COMPONENTS.map((component) => `sandbar-dev-${component}`);
 
@@ -159,6 +163,56 @@ describe('power', () => {
     expect(states()).toEqual(all('running'));
   });
 
+  /** A container that served for a moment, and is left over. */
+  const leaveOver = async (name: string, labels: Labels = {}): Promise<FakeContainer> => {
+    const { spec } = machine.runtime.containers.get('sandbar-dev-dns')!;
+    const own = { [LABELS.cluster]: 'dev', [LABELS.resource]: `container/${name}`, ...labels };
+    const left = { ...spec, name: `sandbar-dev-${name}`, networkName: 'none', ports: [] };
+    await machine.runtime.createContainer(left, [], own);
+    return machine.runtime.containers.get(left.name)!;
+  };
+
+  it('leaves alone what served for a moment, but ends it', async () => {
+    const left = await leaveOver('identity-reader-411');
+    await shell.lines('restart');
+    expect(left.state).toBe('created');
+    await machine.runtime.startContainer(left.id);
+    await shell.lines('pause');
+    expect(left.state).toBe('running');
+    await shell.lines('stop');
+    expect(left.state).toBe('exited');
+  });
+
+  it('starts nothing on volumes of two moments', async () => {
+    await leaveOver('restoring', { [RESTORING_LABEL]: 'before' });
+    const agent = machine.runtime.containers.get('sandbar-dev-agent')!;
+    await machine.runtime.stopContainer(agent.id);
+    const refusal = /the restore of snapshot before was interrupted\n {2}fix: sandbar snapshot restore before finishes/;
+    for (const argv of [['restart'], ['restart', 'agent'], ['start'], ['snapshot', 'create']]) {
+      expect((await shell.run(...argv)).stderr).toMatch(refusal);
+    }
+    await shell.lines('pause');
+    expect((await shell.run('resume')).stderr).toMatch(refusal);
+    expect(agent.state).toBe('exited');
+  });
+
+  it.each([
+    ['is refused', () => Promise.reject(new SandbarError('KUBERNETES_FAILED', 'a webhook does not answer'))],
+    ['is none', () => Promise.reject(new RangeError('Invalid time value'))],
+  ])('freezes the cluster where the sign of life of the node %s', async (_, patch) => {
+    const limits: unknown[] = [];
+    machine.cluster.patch = (...[, , options]: Parameters<Cluster['patch']>) => {
+      limits.push(options);
+      return patch();
+    };
+    const path = '/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/sandbar-dev';
+    const body = JSON.stringify({ spec: { renewTime: '2026-05-01T12:00:00.123456Z' } });
+    machine.cluster.answers.set(path, { status: 200, body });
+    await shell.lines('pause');
+    expect(states()).toEqual(all('paused'));
+    expect(limits).toEqual([{ timeoutMs: 200 }]);
+  });
+
   it('has no container to restart where the cluster has none', async () => {
     expect(await fail('restart', 'mounts')).toContain('cluster "dev" has no container of mounts');
     await shell.lines('up', '--no-ingress', '--yes');
@@ -246,5 +300,22 @@ describe('power with mounts', () => {
     const { stderr, exitCode } = await shell.run('restart', 'mounts');
     expect(exitCode).toBe(0);
     expect(stderr).toContain('/home/ada/app is not mounted (failed): it is a socket');
+  });
+
+  it.each(['restart', 'start'])('lets %s go on without a folder that is gone, and says so', async (verb) => {
+    const machine = await MountMachine.start();
+    machine.workload('Deployment', 'web', { replicas: 1 });
+    const shell = new Shell(machine);
+    await shell.lines('mount', '.', 'deployment/web:/app');
+    const mount = [...machine.runtime.containers.values()].find(({ spec }) => spec.name.includes('-mount-'))!;
+    machine.host.files.clear();
+    machine.runtime.missingFolders.add('/home/ada/app');
+    if (verb === 'start') await shell.lines('stop');
+    machine.runtime.calls.length = 0;
+    const { stderr, exitCode } = await shell.run(verb);
+    expect(stderr).toMatch(/! \/home\/ada\/app is gone: its mount web-app-\w+ is stale until it is back/);
+    expect(exitCode).toBe(0);
+    expect(machine.runtime.calls).not.toContain(`start ${mount.spec.name}`);
+    expect(machine.runtime.calls).toContain('start sandbar-dev-agent');
   });
 });
