@@ -24,6 +24,7 @@ import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './las
 import { requireHostPaths } from './mount-workloads.ts';
 import { repairDatastore } from './datastore.ts';
 import { untilEnded } from './ending-namespaces.ts';
+import { together } from './phase.ts';
 import { preflight } from './preflight.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
@@ -100,9 +101,11 @@ export async function converge(request: UpRequest, dependencies: UpDependencies)
       announce(inside, dependencies.emit, { isDryRun: true });
       return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: true, context };
     }
-    const [inside] = await Promise.all([
-      bringUp(built, targets, { request, dependencies }),
-      record(built, request, ports.runtime),
+    // The lock is held until both have ended.
+    const [inside] = await together(signal, [
+      (ending) =>
+        bringUp(built, { ...targets, signal: ending }, { request: { ...request, signal: ending }, dependencies }),
+      () => record(built, request, ports.runtime),
     ]);
     return { clusterName: spec.name, plan: [...changes, ...changesOf(inside)], isDryRun: false, context };
   } finally {

@@ -42,6 +42,27 @@ describe('up', () => {
     expect(machine.runtime.calls).toHaveLength(calls);
   });
 
+  it('lets the next command in only when nothing of it goes on', async () => {
+    const machine = new Machine();
+    await machine.up();
+    let hasBegun = false;
+    let hasEnded = false;
+    machine.cluster.posts.set('/sandbar/repair', async ({ say }) => {
+      hasBegun = true;
+      for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      hasEnded = true;
+      say({ phase: 'done', repaired: [] });
+      return undefined;
+    });
+    machine.runtime.writeFile = async () => {
+      while (!hasBegun) await new Promise((resolve) => setImmediate(resolve));
+      throw new Error('no space left');
+    };
+    const origin = { file: '/home/ada/sandbar.yaml', flags: {} };
+    await expect(machine.up({ origin })).rejects.toThrow('no space left');
+    expect(hasEnded).toBe(true);
+  });
+
   it('foresees in a dry run that the identity is kept where the control plane was removed', async () => {
     const machine = new Machine();
     await machine.up();
