@@ -10,6 +10,9 @@ const FIELD_MANAGER = 'sandbar';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 
+/** What is answered line by line begins at once, or after what little it has to do before. */
+const FIRST_LINE_MS = 15_000;
+
 /** How long a kind may take to be served after its CustomResourceDefinition was applied. */
 const KIND_PATIENCE_MS = 10_000;
 
@@ -123,10 +126,11 @@ export class KubernetesCluster implements Cluster {
   async post(
     path: string,
     body: unknown,
-    options: { readonly onLine: (line: string) => void; readonly signal: AbortSignal },
+    options: Parameters<Cluster['post']>[2],
   ): Promise<{ readonly status: number }> {
+    const request = { firstLineMs: FIRST_LINE_MS, ...options, path, body: JSON.stringify(body) };
     try {
-      return await postForLines(this.#access, { path, body: JSON.stringify(body), ...options });
+      return await postForLines(this.#access, request);
     } catch (cause) {
       options.signal.throwIfAborted();
       throw unreachable(this.#access.server, `finish POST ${path}`, cause);

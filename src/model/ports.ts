@@ -176,12 +176,16 @@ export type Cluster = {
   remove(object: KubernetesObject): Promise<void>;
   /**
    * POST of JSON that is answered line by line while the server works; resolves with the status at the answer's end.
-   * The signal ends the request.
+   * The signal ends the request. A server that does not come to its first line in time is taken for one that hangs.
    */
   post(
     path: string,
     body: unknown,
-    options: { readonly onLine: (line: string) => void; readonly signal: AbortSignal },
+    options: {
+      readonly onLine: (line: string) => void;
+      readonly signal: AbortSignal;
+      readonly firstLineMs?: number;
+    },
   ): Promise<{ readonly status: number }>;
   close(): void;
 };

@@ -13,6 +13,7 @@ export type KeptKeys = {
 
 type ResetLine =
   | { readonly phase: 'held' }
+  | { readonly phase: 'back' }
   | { readonly phase: 'done'; readonly deleted: number; readonly restored: number }
   | { readonly phase: 'failed'; readonly message: string };
 
@@ -20,22 +21,31 @@ type RepairLine =
   | { readonly phase: 'done'; readonly repaired: readonly string[] }
   | { readonly phase: 'failed'; readonly message: string };
 
+/** How long a large datastore may take to be written to a slow disk. */
+const WRITE_OUT_MS = 120_000;
+
 export const KEPT_NOTHING: KeptKeys = { keys: [], namespaces: [], hasVolumes: false };
 
 /**
  * Brings the datastore back to the golden copy, or to what lies in `restore.db`. Every other write is refused from
- * `onHeld` on until it is done. Once begun it goes on to its end, whoever listens.
+ * `onHeld` on; `onBack` comes when it is back, just before writes are let in again; an older control plane does not tell
+ * it. Once begun it goes on to its end, whoever listens.
  */
 export async function resetDatastore(
   cluster: Cluster,
   request: { readonly from: 'golden' | 'snapshot'; readonly keep: KeptKeys },
-  { onHeld, signal }: { readonly onHeld: () => void; readonly signal: AbortSignal },
+  {
+    onHeld,
+    onBack,
+    signal,
+  }: { readonly onHeld?: () => void; readonly onBack?: () => void; readonly signal: AbortSignal },
 ): Promise<{ readonly deleted: number; readonly restored: number }> {
   let last: ResetLine | undefined;
   const { status } = await cluster.post('/sandbar/reset', request, {
     onLine: (line) => {
       last = parseLine(line);
-      if (last?.phase === 'held') onHeld();
+      if (last?.phase === 'held') onHeld?.();
+      if (last?.phase === 'back') onBack?.();
     },
     signal,
   });
@@ -68,6 +78,7 @@ export async function whileHeld<T>(
           if (answer?.phase === 'failed') failed = answer.message;
         },
         signal: AbortSignal.any([signal, release.signal]),
+        firstLineMs: WRITE_OUT_MS,
       },
     )
     .then(

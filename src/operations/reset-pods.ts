@@ -9,45 +9,54 @@ import type { Cluster, Ports } from '../model/ports.ts';
 import type { KeptKeys } from './datastore.ts';
 import { inPhase } from './phase.ts';
 
-/** What is kept, in the words of the datastore and of the node. */
-export type KeptInside = {
-  readonly keys: KeptKeys;
-  /** Names of PersistentVolumes. */
-  readonly volumes: 'all' | readonly string[];
-};
-
-/** Finds out what the words of `--keep` stand for; an error where a namespace is not there. */
-export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptInside> {
+/** Finds out which keys of the datastore are kept; an error where a namespace is not there. */
+export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptKeys> {
   const { hasMounts, hasVolumes, namespaces } = kept;
-  const [records, volumes] = await Promise.all([
+  const [records] = await Promise.all([
     cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { labelSelector: MOUNT_LABEL, namespace: SYSTEM_NAMESPACE }),
-    hasVolumes ? ('all' as const) : listVolumesOf(cluster, namespaces),
     requireNamespaces(cluster, namespaces),
   ]);
   // Mounts of the file would come back anyway; kept, they stay attached all the time.
   const keys = records
     .filter(({ metadata }) => hasMounts || metadata.labels?.[MOUNT_LABEL] === 'file')
     .map(({ metadata }) => `/registry/configmaps/${SYSTEM_NAMESPACE}/${metadata.name}`);
-  return { keys: { keys, namespaces, hasVolumes }, volumes };
+  return { keys, namespaces, hasVolumes };
+}
+
+/** What of the volumes is kept: names of PersistentVolumes. Known for good only while nobody can bind another. */
+export async function findKeptVolumes(
+  cluster: Cluster,
+  { hasVolumes, namespaces }: Kept,
+): Promise<'all' | readonly string[]> {
+  if (hasVolumes) return 'all';
+  if (namespaces.length === 0) return [];
+  const volumes = await cluster.list({ apiVersion: 'v1', kind: 'PersistentVolume' }, {});
+  return volumes.flatMap(({ metadata, spec }) => {
+    const { claimRef } = spec as { readonly claimRef?: { readonly namespace?: string } };
+    return namespaces.includes(claimRef?.namespace ?? '') ? [metadata.name] : [];
+  });
 }
 
 /** Stops the pods until the datastore is back, then kills them and takes the directories of their volumes away. */
 export async function killPods(
-  { keys: { namespaces }, volumes }: KeptInside,
+  { namespaces, hasMounts }: Kept,
   options: {
     readonly ports: Ports;
     readonly emit: Emit;
     readonly clusterName: string;
+    readonly keptVolumes: 'all' | readonly string[];
+    /** Passed when the API knows of none of them any more, and of none of those after. */
     readonly until: Promise<void>;
     readonly signal: AbortSignal;
   },
 ): Promise<{ readonly pods: number; readonly volumes: number }> {
-  const { ports, clusterName, until, signal } = options;
-  const names = volumes === 'all' ? 'all' : volumes.join(',');
+  const { ports, clusterName, keptVolumes, until, signal } = options;
+  const names = keptVolumes === 'all' ? 'all' : keptVolumes.join(',');
   const command = [
     ...['sandbar-agent', 'reset'],
     ...(namespaces.length === 0 ? [] : ['--keep-namespaces', namespaces.join(',')]),
     ...(names === '' ? [] : ['--keep-volumes', names]),
+    ...(hasMounts ? ['--keep-mounts'] : []),
   ];
   return inPhase('pods', 'killing them', options, async () => {
     const stdin = new PassThrough();
@@ -56,24 +65,15 @@ export async function killPods(
       stdin,
       signal,
     });
-    if (exitCode !== 0) {
+    // What it said before is only that it has begun.
+    const last = stdout.trim().split('\n').at(-1) ?? '';
+    if (exitCode !== 0 || last === '') {
       throw new SandbarError('COMMAND_FAILED', `the agent could not end the pods: ${stderr.trim()}`, {
         hint: 'sandbar logs agent shows more; sandbar reset tries again',
       });
     }
-    // What it said before is only that it has begun.
-    const [last = '{}'] = stdout.trim().split('\n').slice(-1);
     const result = JSON.parse(last) as { readonly pods: number; readonly volumes: number };
     return { result, text: `${String(result.pods)} ended, ${String(result.volumes)} volumes removed` };
-  });
-}
-
-async function listVolumesOf(cluster: Cluster, namespaces: readonly string[]): Promise<readonly string[]> {
-  if (namespaces.length === 0) return [];
-  const volumes = await cluster.list({ apiVersion: 'v1', kind: 'PersistentVolume' }, {});
-  return volumes.flatMap(({ metadata, spec }) => {
-    const { claimRef } = spec as { readonly claimRef?: { readonly namespace?: string } };
-    return namespaces.includes(claimRef?.namespace ?? '') ? [metadata.name] : [];
   });
 }
 

@@ -14,9 +14,9 @@ import {
   withClusterLock,
   type ClusterAccess,
 } from './access.ts';
-import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
+import { resetDatastore, type KeptKeys } from './datastore.ts';
 import { inPhase, milestone, together } from './phase.ts';
-import { describeKept, killPods, type KeptInside } from './reset-pods.ts';
+import { describeKept, findKeptVolumes, killPods } from './reset-pods.ts';
 import { accessStopped, startOver, wake } from './start-over.ts';
 
 /** No pod is left that would need longer. */
@@ -79,14 +79,19 @@ type Context = { readonly ports: Ports; readonly emit: Emit };
 async function wash(access: ClusterAccess, request: ResetRequest, context: Context): Promise<Washed> {
   requireRunning(access, request);
   return withCluster(access, context.ports, async (cluster) => {
-    const kept = await describeKept(cluster, request.kept);
+    const keys = await describeKept(cluster, request.kept);
     const held = milestone();
     const back = milestone();
     const [{ deleted, restored }, { pods, volumes }, buckets] = await together(request.signal, [
-      (signal) => bringBack(cluster, kept, { ...context, onHeld: held.pass, signal }).finally(back.pass),
+      (signal) =>
+        bringBack(cluster, keys, { ...context, onHeld: held.pass, onBack: back.pass, signal }).finally(back.pass),
       // What is refused before the hold must have changed nothing.
       (signal) =>
-        held.after(signal, () => killPods(kept, { ...context, clusterName: access.name, until: back.passed, signal })),
+        held.after(signal, async () => {
+          const keptVolumes = await findKeptVolumes(cluster, request.kept);
+          const options = { ...context, clusterName: access.name, keptVolumes, until: back.passed, signal };
+          return killPods(request.kept, options);
+        }),
       (signal) => held.after(signal, () => wipeBuckets(access, { ...request, signal }, context)),
     ]);
     return { deleted, restored, pods, volumes, buckets };
@@ -99,7 +104,6 @@ async function washHard(request: ResetRequest, context: Context): Promise<Washed
   const access = await accessStopped(request.spec.name, context.ports);
   const [agent] = await Promise.all([wake('agent', access, waiting), wake('object-store', access, waiting)]);
   const [back, ended] = [milestone(), milestone()];
-  const kept = { keys: KEPT_NOTHING, volumes: [] };
   const [, { pods, volumes }, buckets] = await together(request.signal, [
     (signal) =>
       startOver(access, { ...waiting, signal })
@@ -108,7 +112,13 @@ async function washHard(request: ResetRequest, context: Context): Promise<Washed
     (signal) =>
       agent === undefined
         ? Promise.resolve({ pods: 0, volumes: 0 })
-        : killPods(kept, { ...context, clusterName: access.name, until: ended.passed, signal }),
+        : killPods(request.kept, {
+            ...context,
+            clusterName: access.name,
+            keptVolumes: [],
+            until: ended.passed,
+            signal,
+          }),
     // Only then it is certain that there is something to start over from.
     (signal) => back.after(signal, () => wipeBuckets(access, { ...request, signal }, context)),
   ]);
@@ -126,11 +136,11 @@ async function restartWithoutNode({ id }: ContainerSummary, access: ClusterAcces
 
 async function bringBack(
   cluster: Cluster,
-  { keys }: KeptInside,
-  context: Context & { readonly onHeld: () => void; readonly signal: AbortSignal },
+  keep: KeptKeys,
+  context: Context & { readonly onHeld: () => void; readonly onBack: () => void; readonly signal: AbortSignal },
 ): Promise<{ readonly deleted: number; readonly restored: number }> {
   return inPhase('datastore', 'bringing it back', context, async () => {
-    const result = await resetDatastore(cluster, { from: 'golden', keep: keys }, context);
+    const result = await resetDatastore(cluster, { from: 'golden', keep }, context);
     return { result, text: `${String(result.deleted)} keys deleted, ${String(result.restored)} put back` };
   });
 }

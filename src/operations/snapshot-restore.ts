@@ -129,8 +129,8 @@ async function restoreDatastore(
     const isAnswering = (await cluster.get('/readyz', { timeoutMs: 2_000 })).status === 200;
     if (!isAnswering) await startOver(access, { ...context, timeoutMs });
     await inPhase('datastore', 'bringing it back', context, async () => {
-      const options = { onHeld: () => undefined, signal };
-      const { deleted, restored } = await resetDatastore(cluster, { from: 'snapshot', keep: KEPT_NOTHING }, options);
+      const wish = { from: 'snapshot', keep: KEPT_NOTHING } as const;
+      const { deleted, restored } = await resetDatastore(cluster, wish, { signal });
       return { result: undefined, text: `${String(deleted)} keys deleted, ${String(restored)} put back` };
     });
   });

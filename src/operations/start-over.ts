@@ -43,8 +43,10 @@ export async function startOver(access: ClusterAccess, waiting: Waiting): Promis
   const { runtime } = waiting.ports;
   const name = containerName(access.name, 'control-plane');
   await inPhase('datastore', 'starting over', waiting, async () => {
+    // Stopped first: what is interrupted in between starts over with the next command, and never on its own.
+    await runtime.stopContainer(name, { timeoutS: STOP_TIMEOUT_S });
     await runtime.writeFile(name, { path: START_OVER_PATH, mode: 0o600, content: 'golden' });
-    await runtime.restartContainer(name, { timeoutS: STOP_TIMEOUT_S });
+    await runtime.startContainer(name);
     await waitFor('control-plane', { kind: 'api', path: '/readyz', timeoutMs: READY_MS }, access, waiting);
     return { result: undefined, text: 'the control plane is back' };
   });

@@ -185,18 +185,20 @@ export class ResetMachine extends Machine {
     const start = this.runtime.startContainer.bind(this.runtime);
     this.runtime.startContainer = async (ref) => {
       await start(ref);
+      const controlPlane = this.runtime.containers.get('sandbar-dev-control-plane');
+      if (controlPlane?.state === 'running' && [controlPlane.id, controlPlane.spec.name].includes(ref))
+        this.#startOver();
       if (this.cluster.isDown) this.#fail();
     };
-    const restart = this.runtime.restartContainer.bind(this.runtime);
-    this.runtime.restartContainer = async (ref) => {
-      await restart(ref);
-      if (this.filesOf('datastore')['/start-over'] === undefined || !ref.endsWith('control-plane')) return;
-      this.runtime.volumes.get(`${VOLUME}datastore`)?.files.delete('/start-over');
-      this.cluster.objects.clear();
-      for (const [key, object] of this.golden ?? []) this.cluster.objects.set(key, object);
-      this.cluster.isDown = false;
-      this.runtime.containers.get(ref)!.state = 'running';
-    };
+  }
+
+  /** What a control plane does first where it is told to. */
+  #startOver(): void {
+    if (this.filesOf('datastore')['/start-over'] === undefined) return;
+    this.runtime.volumes.get(`${VOLUME}datastore`)?.files.delete('/start-over');
+    this.cluster.objects.clear();
+    for (const [key, object] of this.golden ?? []) this.cluster.objects.set(key, object);
+    this.cluster.isDown = false;
   }
 
   #restored(): ReadonlyMap<string, KubernetesObject> | undefined {

@@ -62,6 +62,40 @@ describe('reset', () => {
     expect(machine.agentResets.at(-1)).toBe('--keep-volumes all');
   });
 
+  it('keeps a volume of a kept namespace that is bound at the last moment', async () => {
+    const machine = await ResetMachine.start();
+    const post = machine.cluster.posts.get('/sandbar/reset')!;
+    machine.cluster.posts.set('/sandbar/reset', (request) => {
+      const spec = { claimRef: { namespace: 'shop', name: 'late' } };
+      machine.add({ apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name: 'pvc-2' }, spec });
+      return post(request);
+    });
+    await machine.reset({ kept: { namespaces: ['shop'] } });
+    expect(machine.agentResets).toEqual(['--keep-namespaces shop --keep-volumes pvc-1,pvc-2']);
+  });
+
+  it('lets pods be from the moment on that the datastore is back', async () => {
+    const machine = await ResetMachine.start();
+    machine.cluster.posts.set('/sandbar/reset', async ({ say, signal }) => {
+      say({ phase: 'held' });
+      say({ phase: 'back' });
+      while (machine.agentResets.length === 0) {
+        signal.throwIfAborted();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      say({ phase: 'done', deleted: 0, restored: 0 });
+      return undefined;
+    });
+    expect(await machine.reset()).toMatchObject({ pods: 2 });
+  });
+
+  it('says so where the agent ended without a result', async () => {
+    const machine = await ResetMachine.start();
+    machine.runtime.programs.set('sandbar-agent', () => ({ stderr: 'killed' }));
+    const refusal = { code: 'COMMAND_FAILED', message: 'the agent could not end the pods: killed' };
+    await expect(machine.reset()).rejects.toMatchObject(refusal);
+  });
+
   it.each([
     [false, ['mount-declared']],
     [true, ['mount-commanded', 'mount-declared']],
@@ -80,6 +114,7 @@ describe('reset', () => {
       });
       await machine.reset({ kept: { hasMounts } });
       expect(kept.map((key) => key.split('/').at(-1)).toSorted()).toEqual(names);
+      expect(machine.agentResets).toEqual([hasMounts ? '--keep-mounts' : '']);
     },
   );
 
@@ -158,6 +193,20 @@ describe('reset', () => {
       expect(new Set(machine.cluster.objects.keys())).toEqual(fresh);
       expect(machine.filesOf('claims')).toEqual({ '/volumes/': '' });
       expect((await machine.status()).isReady).toBe(true);
+    });
+
+    it('killed before the control plane starts, leaves it stopped, and what starts it starts over', async () => {
+      const machine = await ResetMachine.start();
+      const fresh = new Set(machine.golden?.keys());
+      const write = machine.runtime.writeFile.bind(machine.runtime);
+      machine.runtime.writeFile = async (ref, file) => {
+        await write(ref, file);
+        if (file.path.endsWith('/start-over')) throw new Error('killed');
+      };
+      await expect(machine.reset({ isHard: true })).rejects.toThrow('killed');
+      expect(machine.runtime.containers.get('sandbar-dev-control-plane')?.state).toBe('exited');
+      await machine.up();
+      expect(new Set(machine.cluster.objects.keys())).toEqual(fresh);
     });
 
     it('wakes the parts that it needs', async () => {
