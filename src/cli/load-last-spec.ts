@@ -1,5 +1,6 @@
 /** Configuration for commands that make a cluster again what it was. */
 import { SandbarError } from '../model/errors.ts';
+import type { Emit } from '../model/events.ts';
 import { resolveImages } from '../operations/images.ts';
 import { findLastUp } from '../operations/last-up.ts';
 import { clusterNameOf, loadSpec, type LoadedSpec } from './load-spec.ts';
@@ -14,7 +15,7 @@ export async function loadLastSpec(
   { ports, emit }: Pick<CommandContext, 'ports' | 'emit'>,
 ): Promise<LoadedSpec> {
   const name = await clusterNameOf(globals, cli.host);
-  const last = await findLastUp(ports.runtime, name, async () => {
+  const last = await findLastUp(ports, name, async () => {
     const repository = cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
     const refs = await resolveImages(ports, emit, { names: ['control-plane'], repository, signal: cli.signal });
     return refs.get('control-plane') ?? '';
@@ -26,4 +27,29 @@ export async function loadLastSpec(
     });
   }
   return loadSpec({ ...last?.flags, name, ...(file === undefined ? {} : { file }) }, cli.host, emit);
+}
+
+export type LastSpecInTurn = {
+  readonly loaded: LoadedSpec;
+  /** For the operation; it tells whether another command came first. */
+  readonly emit: Emit;
+  /** As of now, for who holds the cluster's lock. */
+  readonly current: () => Promise<LoadedSpec>;
+};
+
+/** The same for operations that take the cluster's lock themselves: after another command it is read anew. */
+export async function loadLastSpecInTurn(
+  input: Pick<CommandInput<unknown>, 'cli' | 'globals'>,
+  context: Pick<CommandContext, 'ports' | 'emit'>,
+): Promise<LastSpecInTurn> {
+  const loaded = await loadLastSpec(input, context);
+  let hasWaited = false;
+  return {
+    loaded,
+    emit: (event) => {
+      hasWaited ||= event.type === 'waiting';
+      context.emit(event);
+    },
+    current: () => (hasWaited ? loadLastSpec(input, context) : Promise.resolve(loaded)),
+  };
 }

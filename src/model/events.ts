@@ -30,6 +30,8 @@ export type SandbarEvent =
   | { readonly type: 'phase-finished'; readonly phase: string; readonly text: string; readonly ms: number }
   | { readonly type: 'phase-failed'; readonly phase: string; readonly message: string; readonly ms: number }
   | { readonly type: 'notice'; readonly text: string }
+  /** Another command works on the cluster: what it does comes first. */
+  | { readonly type: 'waiting'; readonly text: string }
   | { readonly type: 'warning'; readonly text: string; readonly hint?: string };
 
 export type Emit = (event: SandbarEvent) => void;

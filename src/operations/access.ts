@@ -126,7 +126,12 @@ export function requireRestored(containers: readonly ContainerSummary[]): void {
 }
 
 /** What a file of the volume `pki` is read through where the cluster has no control plane. */
-export type Reader = { readonly volumeName: string; readonly imageRef: string };
+export type Reader = {
+  readonly volumeName: string;
+  readonly imageRef: string;
+  /** Of this process: two that read at once do so through containers of their own. */
+  readonly processId: number;
+};
 
 /** The cluster's identity, as its volume `pki` holds it; undefined when it holds none. */
 export async function readIdentity(
@@ -147,12 +152,20 @@ export async function readPrivateFile(
   clusterName: string,
   { path, reader }: { readonly path: string; readonly reader: Reader | undefined },
 ): Promise<string | undefined> {
-  const name = containerName(clusterName, reader === undefined ? 'control-plane' : 'identity-reader');
-  if (reader !== undefined) await createReader(runtime, clusterName, { name, ...reader });
+  if (reader === undefined) return runtime.readFile(containerName(clusterName, 'control-plane'), path);
+  const name = containerName(clusterName, `identity-reader-${String(reader.processId)}`);
+  await createReader(runtime, clusterName, { name, ...reader });
   try {
-    return await runtime.readFile(name, path);
+    const text = await runtime.readFile(name, path);
+    if (text === undefined && (await runtime.inspectState(name)) === undefined) {
+      // What was not read is not taken for missing: an identity would be made anew.
+      throw new SandbarError('CONFLICT', `${name} was removed while ${path} was read through it`, {
+        hint: 'run the same command again',
+      });
+    }
+    return text;
   } finally {
-    if (reader !== undefined) await runtime.removeContainer(name);
+    await runtime.removeContainer(name);
   }
 }
 
@@ -178,7 +191,7 @@ async function createReader(
       stopTimeoutS: 0,
     },
     [],
-    { [LABELS.cluster]: clusterName, [LABELS.resource]: 'container/identity-reader' },
+    { [LABELS.cluster]: clusterName, [LABELS.resource]: `container/identity-reader-${String(reader.processId)}` },
   );
 }
 
@@ -214,7 +227,7 @@ export async function withClusterLock<T>(
 ): Promise<T> {
   const { host, emit, signal } = context;
   const onWait = (holder: string): void => {
-    emit({ type: 'notice', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
+    emit({ type: 'waiting', text: `waiting for another sandbar (${holder}) that works on "${clusterName}"` });
   };
   return host.withLock(`cluster-${clusterName}`, { onWait, signal }, work);
 }

@@ -2,7 +2,7 @@
 import { recordedFlags, type ConfigFlags } from '../config/flags.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import type { Runtime } from '../model/ports.ts';
+import type { Ports, Runtime } from '../model/ports.ts';
 import { containerName, LABELS } from '../model/names.ts';
 import { COMPONENT_VERSIONS, minorOf, upgradeProblem } from '../model/versions.ts';
 import { clusterNotFound, componentOf, readPrivateFile, type Reader } from './access.ts';
@@ -31,7 +31,7 @@ export async function readLastUp(runtime: Runtime, clusterName: string, reader?:
 
 /** The same for a cluster that may be down; an error where nothing of it is there. */
 export async function findLastUp(
-  runtime: Runtime,
+  { runtime, host }: Pick<Ports, 'runtime' | 'host'>,
   clusterName: string,
   provideImage: () => Promise<string>,
 ): Promise<LastUp | undefined> {
@@ -42,7 +42,7 @@ export async function findLastUp(
   const volume = volumes.find(({ labels }) => labels[LABELS.resource] === 'volume/pki');
   if (volume === undefined) return undefined;
   const imageRef = containers[0]?.imageRef ?? (await provideImage());
-  return readLastUp(runtime, clusterName, { volumeName: volume.name, imageRef });
+  return readLastUp(runtime, clusterName, { volumeName: volume.name, imageRef, processId: host.processId });
 }
 
 /** Writes down what `up` is given, where that differs from the record. */

@@ -46,7 +46,7 @@ export async function settle(
   const { imageRefs } = ground;
   // A dry run may come before its image; without any container, all are made anew whichever identity there is.
   const readerRef = isDryRun ? docker.containers[0]?.imageRef : imageRefs['control-plane'];
-  const kept = findKept(spec.name, docker, ports.runtime, { ground, readerRef });
+  const kept = findKept(spec.name, docker, ports, { ground, readerRef });
   const [subnet, settled, existing] = await Promise.all([
     settleSubnet(spec, docker, ports.host),
     settlePorts(spec, docker, ports.host),
@@ -75,12 +75,16 @@ const NOTHING: Kept = { identity: Promise.resolve(undefined), lastUp: Promise.re
 function findKept(
   clusterName: string,
   docker: DockerObservation,
-  runtime: Runtime,
+  { runtime, host }: Pick<Ports, 'runtime' | 'host'>,
   { ground, readerRef }: { readonly ground: Ground; readonly readerRef: string | undefined },
 ): Kept {
   const volume = docker.state.get('volume/pki');
   if (volume === undefined) return NOTHING;
   if (docker.state.has('container/control-plane')) return ground.kept;
   if (readerRef === undefined) return NOTHING;
-  return readKept(runtime, clusterName, { volumeName: volume.ref, imageRef: readerRef });
+  return readKept(runtime, clusterName, {
+    volumeName: volume.ref,
+    imageRef: readerRef,
+    processId: host.processId,
+  });
 }

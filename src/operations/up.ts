@@ -131,7 +131,9 @@ type Built = {
  */
 async function buildUndisturbed(request: UpRequest, dependencies: UpDependencies, ground: Ground): Promise<Built> {
   for (let attempt = 1; ; attempt += 1) {
-    const built = await build(request, dependencies, ground);
+    // The first attempt may have made the container that the identity is read through.
+    const kept = attempt === 1 ? ground.kept : readKept(dependencies.ports.runtime, request.spec.name);
+    const built = await build(request, dependencies, { ...ground, kept });
     if (built.taken === undefined) return built;
     if (attempt === ATTEMPTS) throw built.taken;
     dependencies.emit({ type: 'notice', text: `${built.taken.message}: trying another` });

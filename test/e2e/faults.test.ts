@@ -209,7 +209,7 @@ describe.skipIf(isDockerMissing)('two up at once for one cluster', () => {
     const [second, first] = outcomes.toSorted((a, b) => a.steps.length - b.steps.length);
     expect(first?.steps.map(({ id }) => id)).toContain('create container/agent');
     expect(second?.steps).toEqual([]);
-    const notices = second?.events.filter(({ type }) => type === 'notice').map((event) => event.text);
+    const notices = second?.events.filter(({ type }) => type === 'waiting').map((event) => event.text);
     expect(notices).toContainEqual(expect.stringMatching(/^waiting for another sandbar \(pid \d+\) that works on/));
     expect((await sandbox.run(['status'])).exitCode).toBe(0);
   });

@@ -248,6 +248,12 @@ describe('power', () => {
     }
   });
 
+  it('starts with what up was given meanwhile', async () => {
+    const started = await Promise.all([shell.run('up', '--no-ingress', '--yes'), shell.run('start')]);
+    expect(started.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect([...machine.runtime.containers.keys()]).not.toContain('sandbar-dev-ingress');
+  });
+
   it('takes turns with other commands', async () => {
     await Promise.all([shell.run('stop'), shell.run('start'), shell.run('pause')]);
     await shell.lines('start');

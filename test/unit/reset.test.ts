@@ -3,6 +3,7 @@ import { parseKept } from '../../src/config/keep.ts';
 import { recordObject, type MountRecord } from '../../src/model/mounts.ts';
 import { interruptEverywhere, type Interruption } from '../builders/interruption.ts';
 import { ResetMachine } from '../builders/reset-machine.ts';
+import { Shell } from '../builders/shell.ts';
 
 const mount = (id: string, origin: MountRecord['origin']): MountRecord => ({
   id,
@@ -117,6 +118,14 @@ describe('reset', () => {
       expect(machine.agentResets).toEqual([hasMounts ? '--keep-mounts' : '']);
     },
   );
+
+  it('makes the cluster what up was told to meanwhile', async () => {
+    const machine = await ResetMachine.start();
+    const shell = new Shell(machine);
+    const both = await Promise.all([shell.run('up', '--no-ingress', '--yes'), shell.run('reset', '--yes')]);
+    expect(both.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect([...machine.runtime.containers.keys()]).not.toContain('sandbar-dev-ingress');
+  });
 
   it('asks first, and refuses where nobody can be asked', async () => {
     const machine = await ResetMachine.start();

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { SandbarError } from '../../src/model/errors.ts';
 import { SPEC } from '../builders/cluster.ts';
 import { dyingCaller, Machine } from '../builders/machine.ts';
 
@@ -86,7 +87,39 @@ describe('up', () => {
     await machine.runtime.removeContainer('sandbar-dev-control-plane');
     expect(await machine.planned()).toBe('create container/control-plane (missing)');
     expect(machine.identitiesMade).toBe(1);
-    expect([...machine.runtime.containers.keys()]).not.toContain('sandbar-dev-identity-reader');
+    expect(machine.runtime.calls).toContain('create container sandbar-dev-identity-reader-4711');
+    expect([...machine.runtime.containers.keys()]).not.toContain('sandbar-dev-identity-reader-4711');
+  });
+
+  it('makes no new identity where it could not read the one there is', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.down();
+    machine.runtime.readFile = async (ref) => {
+      await machine.runtime.removeContainer(ref);
+      return undefined;
+    };
+    await expect(machine.up()).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: 'sandbar-dev-identity-reader-4711 was removed while /etc/sandbar/identity.json was read through it',
+    });
+    expect(machine.identitiesMade).toBe(1);
+  });
+
+  it('keeps the identity where a port was taken meanwhile, and all is chosen again', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.down();
+    const startContainer = machine.runtime.startContainer.bind(machine.runtime);
+    let isTaken = false;
+    machine.runtime.startContainer = async (ref) => {
+      if (isTaken) return startContainer(ref);
+      isTaken = true;
+      throw new SandbarError('PORT_IN_USE', `a port of ${ref} is in use`);
+    };
+    await machine.up();
+    expect(isTaken).toBe(true);
+    expect(machine.identitiesMade).toBe(1);
   });
 
   it('keeps the data and the identity through down, and brings the cluster back', async () => {
@@ -166,7 +199,7 @@ describe('up', () => {
     expect(second.plan).toEqual([]);
     expect(machine.events).toContainEqual(
       expect.objectContaining({
-        type: 'notice',
+        type: 'waiting',
         text: expect.stringContaining('waiting for another sandbar') as string,
       }),
     );

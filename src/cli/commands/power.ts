@@ -1,6 +1,7 @@
 /** Commands that stop, freeze and start a cluster as it is. */
-import { accessCluster } from '../../operations/access.ts';
+import { accessCluster, withClusterLock } from '../../operations/access.ts';
 import { pause, restart, resume, stop, type PowerRequest, type PowerResult } from '../../operations/power.ts';
+import { converge } from '../../operations/up.ts';
 import { loadLastSpec } from '../load-last-spec.ts';
 import { clusterNameOf } from '../load-spec.ts';
 import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
@@ -36,10 +37,15 @@ export function runRestart(input: CommandInput<RestartFlags>): Promise<number> {
 /** `up` with the file and the flags that it was given last. */
 export function runStart(input: CommandInput<unknown>): Promise<number> {
   return runCommand(input, async (context) => {
-    const { clock } = context.ports;
+    const { cli, globals } = input;
+    const { ports, emit } = context;
+    const { clock, host } = ports;
     const startedAt = clock.now();
-    const loaded = await loadLastSpec(input, context);
-    const result = await upWithContext({ ...input, flags: {} }, { ...loaded, ...context });
+    const clusterName = await clusterNameOf(globals, cli.host);
+    const result = await withClusterLock(clusterName, { host, emit, signal: cli.signal }, async () => {
+      const loaded = await loadLastSpec(input, context);
+      return upWithContext({ ...input, flags: {} }, { ...loaded, ...context }, converge);
+    });
     return { result: describeUp(result), text: formatUp(result, clock.now() - startedAt) };
   });
 }

@@ -1,7 +1,7 @@
 import { parseKept } from '../../config/keep.ts';
 import { reset, type ResetResult } from '../../operations/reset.ts';
 import { converge } from '../../operations/up.ts';
-import { loadLastSpec } from '../load-last-spec.ts';
+import { loadLastSpecInTurn } from '../load-last-spec.ts';
 import type { LoadedSpec } from '../load-spec.ts';
 import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
 import { formatMs } from '../view/plain.ts';
@@ -13,8 +13,8 @@ export function runReset(input: CommandInput<ResetFlags>): Promise<number> {
   return runCommand(input, async (context) => {
     const { cli, globals, flags } = input;
     const kept = parseKept(flags.keep ?? []);
-    const loaded = await loadLastSpec(input, context);
-    const { ports, emit, confirm } = context;
+    const { loaded, emit, current } = await loadLastSpecInTurn(input, context);
+    const { ports, confirm } = context;
     const result = await reset(
       {
         spec: loaded.spec,
@@ -23,7 +23,7 @@ export function runReset(input: CommandInput<ResetFlags>): Promise<number> {
         confirm,
         timeoutMs: globals.timeout,
         signal: cli.signal,
-        converge: () => convergeAgain(input, context, loaded),
+        converge: async () => convergeAgain(input, context, await current()),
       },
       ports,
       emit,

@@ -3,7 +3,7 @@ import { exportSnapshot, importSnapshot } from '../../operations/snapshot-archiv
 import { restoreSnapshot } from '../../operations/snapshot-restore.ts';
 import { createSnapshot, findSnapshots, removeSnapshots, type SnapshotContext } from '../../operations/snapshots.ts';
 import { sizeOf, type Snapshot } from '../../model/snapshots.ts';
-import { loadLastSpec } from '../load-last-spec.ts';
+import { loadLastSpec, loadLastSpecInTurn } from '../load-last-spec.ts';
 import { clusterNameOf } from '../load-spec.ts';
 import { runCommand, type CommandContext, type CommandInput } from '../run-command.ts';
 import { formatMs } from '../view/plain.ts';
@@ -38,16 +38,16 @@ export function runSnapshotList(input: CommandInput<unknown>): Promise<number> {
 export function runSnapshotRestore(input: CommandInput<{ readonly snapshot: string }>): Promise<number> {
   return runCommand(input, async (context) => {
     const { globals, flags } = input;
-    const loaded = await loadLastSpec(input, context);
+    const { loaded, emit, current } = await loadLastSpecInTurn(input, context);
     const result = await restoreSnapshot(
       {
         spec: loaded.spec,
         name: flags.snapshot,
         confirm: context.confirm,
         timeoutMs: globals.timeout,
-        converge: () => convergeAgain(input, context, loaded),
+        converge: async () => convergeAgain(input, context, await current()),
       },
-      contextOf(input, context),
+      contextOf(input, { ...context, emit }),
     );
     return { result, text: `cluster ${result.cluster} is as it was in ${result.snapshot} (${formatMs(result.ms)})` };
   });

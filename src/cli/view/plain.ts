@@ -33,6 +33,7 @@ export function formatEvent(event: SandbarEvent, terminal: Pick<Terminal, 'hasCo
     case 'phase-failed':
       return `${paint('✖', 'red', terminal)} ${event.phase}: ${event.message}`;
     case 'notice':
+    case 'waiting':
       return `• ${event.text}`;
     case 'warning':
       return `${paint('!', 'yellow', terminal)} ${event.text}${event.hint === undefined ? '' : `; ${event.hint}`}`;

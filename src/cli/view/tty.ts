@@ -116,6 +116,7 @@ export function ttyView(terminal: Terminal): View {
         print(formatEvent(event, terminal) ?? '');
         break;
       case 'notice':
+      case 'waiting':
       case 'warning':
         print(formatEvent(event, terminal) ?? '');
         break;
