@@ -50,7 +50,7 @@ func resetNode(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	pods := podSweep{groups, bundlesDirectory, map[string]bool{}}
+	pods := newPodSweep(groups, bundlesDirectory)
 	if *rest != "" {
 		pods.add(splitList(*rest))
 		pods.killUntil(pods.areReleased)
@@ -86,6 +86,12 @@ type podSweep struct {
 	bundles string
 	// UIDs of the pods that are to end; those made after the reset are not among them.
 	found map[string]bool
+	// Ids of these pods' sandboxes.
+	sandboxes map[string]bool
+}
+
+func newPodSweep(groups controlGroups, bundles string) podSweep {
+	return podSweep{groups: groups, bundles: bundles, found: map[string]bool{}, sandboxes: map[string]bool{}}
 }
 
 func (s podSweep) add(uids []string) {
@@ -104,7 +110,7 @@ func (s podSweep) stopUntilEnd(input io.Reader, keptNamespaces []string, onStopp
 	for sayStopped := sync.OnceFunc(onStopped); ; sayStopped() {
 		for owner := range ownersIn(s.bundles) {
 			if !slices.Contains(keptNamespaces, owner.namespace) {
-				s.found[owner.uid] = true
+				s.add([]string{owner.uid})
 			}
 		}
 		for _, pid := range s.processes() {
@@ -131,11 +137,23 @@ func (s podSweep) killUntil(isDone func() bool) bool {
 	return false
 }
 
+// processes returns those of the pods that were found, but for what holds a pod's namespaces: that is for containerd to
+// end. When it dies before the pod's containers are gone, containerd leaves the process behind that looks after them.
 func (s podSweep) processes() []int {
+	for owner := range ownersIn(s.bundles) {
+		if owner.isSandbox {
+			s.sandboxes[owner.id] = true
+		}
+	}
 	var pids []int
 	for uid, group := range s.groups.podGroups() {
-		if s.found[uid] {
-			pids = append(pids, processesBelow(group)...)
+		if !s.found[uid] {
+			continue
+		}
+		for _, container := range listNames(group) {
+			if !s.sandboxes[container] {
+				pids = append(pids, processesBelow(filepath.Join(group, container))...)
+			}
 		}
 	}
 	return pids
@@ -154,7 +172,12 @@ func (s podSweep) areReleased() bool {
 	return s.areDead()
 }
 
-type bundleOwner struct{ namespace, uid string }
+type bundleOwner struct {
+	// Of the container or sandbox; its control group has the same name.
+	id             string
+	namespace, uid string
+	isSandbox      bool
+}
 
 // ownersIn yields whose the containers and sandboxes are that there are now.
 func ownersIn(directory string) iter.Seq[bundleOwner] {
@@ -179,8 +202,10 @@ func ownerOf(bundle string) (owner bundleOwner, isKnown bool) {
 		return bundleOwner{}, false
 	}
 	owner = bundleOwner{
+		id:        filepath.Base(bundle),
 		namespace: spec.Annotations["io.kubernetes.cri.sandbox-namespace"],
 		uid:       spec.Annotations["io.kubernetes.cri.sandbox-uid"],
+		isSandbox: spec.Annotations["io.kubernetes.cri.container-type"] == "sandbox",
 	}
 	return owner, owner.uid != ""
 }

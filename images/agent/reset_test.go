@@ -69,7 +69,7 @@ func waitForState(t *testing.T, process *exec.Cmd, state string) {
 }
 
 func TestPodsAreStoppedUntilTheDatastoreIsBackAndThenKilled(t *testing.T) {
-	sweep := podSweep{controlGroups{pods: t.TempDir()}, t.TempDir(), map[string]bool{}}
+	sweep := newPodSweep(controlGroups{pods: t.TempDir()}, t.TempDir())
 	web, kept := runningPod(t, sweep, "shop", "uid-web"), runningPod(t, sweep, "blog", "uid-kept")
 	input, end := io.Pipe()
 	stopped := make(chan struct{})
@@ -108,8 +108,26 @@ func TestPodsAreStoppedUntilTheDatastoreIsBackAndThenKilled(t *testing.T) {
 	}
 }
 
+func TestWhatHoldsAPodsNamespacesIsLeftToContainerd(t *testing.T) {
+	sweep := newPodSweep(controlGroups{pods: t.TempDir()}, t.TempDir())
+	pause := runningPod(t, sweep, "shop", "uid-web")
+	if err := os.Rename(filepath.Join(sweep.groups.pods, "burstable", "poduid-web", "container"), filepath.Join(sweep.groups.pods, "burstable", "poduid-web", "sandbox")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(sweep.bundles, "sandbox", "config.json"),
+		`{"annotations": {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-uid": "uid-web"}}`)
+	sweep.add([]string{"uid-web"})
+	if !sweep.killUntil(sweep.areDead) {
+		t.Error("a pod without containers is not taken for dead")
+	}
+	if state := stateOf(t, pause); state != "S" {
+		t.Errorf("it is %s", state)
+	}
+}
+
 func TestAPodIsReleasedOnlyWhenItsSandboxIsGone(t *testing.T) {
-	sweep := podSweep{controlGroups{pods: t.TempDir()}, t.TempDir(), map[string]bool{"uid-web": true}}
+	sweep := newPodSweep(controlGroups{pods: t.TempDir()}, t.TempDir())
+	sweep.add([]string{"uid-web"})
 	write(t, filepath.Join(sweep.bundles, "sandbox", "config.json"), `{"annotations": {"io.kubernetes.cri.sandbox-uid": "uid-web"}}`)
 	if sweep.areReleased() || !sweep.areDead() {
 		t.Error("a sandbox without a process is dead and not released")

@@ -263,6 +263,9 @@ func objectsFromFile(ctx context.Context, config *rest.Config, objects []unstruc
 			target = client.Resource(resource).Namespace(object.GetNamespace())
 		}
 		entry := desired(withoutSubresources{target}, object.GetKind(), &object)
+		if object.GetKind() == "Service" {
+			entry.create = afterServiceRepair(resources.client.RESTClient(), entry.create)
+		}
 		if object.GetKind() == "Namespace" {
 			namespaces = append(namespaces, entry)
 		} else {
@@ -270,6 +273,17 @@ func objectsFromFile(ctx context.Context, config *rest.Config, objects []unstruc
 		}
 	}
 	return namespaces, others, nil
+}
+
+// afterServiceRepair has a Service made only when the server has looked over those that there are. Made meanwhile, one
+// may be seen before its address is: the server then gives it the address once more, fails, and never becomes ready.
+func afterServiceRepair(client rest.Interface, create func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := client.Get().AbsPath("/readyz/poststarthook/start-service-ip-repair-controllers").Do(ctx).Error(); err != nil {
+			return fmt.Errorf("services are still being looked over: %w", err)
+		}
+		return create(ctx)
+	}
 }
 
 // The dynamic client's methods take an optional subresource, and so are not those of the typed clients.
