@@ -289,10 +289,12 @@ function addDiagnosisCommands(program: Command, add: Add, run: Run): void {
     .option('--verbose', 'tell of what is fine too')
     .action(run(async () => (await import('./commands/doctor.ts')).runDoctor));
 
-  add(program, 'support-bundle', 'write versions, logs, events and findings into one file, without secrets', [
-    'sandbar support-bundle',
-    'sandbar support-bundle /tmp/for-support.tar.gz',
-  ])
+  add(
+    program,
+    'support-bundle',
+    'write versions, logs, events and findings into one file; secrets that are known are out, others by their form only',
+    ['sandbar support-bundle', 'sandbar support-bundle /tmp/for-support.tar.gz'],
+  )
     .argument('[file]', 'a new file (default: sandbar-CLUSTER-DATE.tar.gz here)')
     .action(
       run(

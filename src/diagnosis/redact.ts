@@ -8,12 +8,24 @@ const REDACTED = '<redacted>';
 const SHORTEST_SECRET = 6;
 
 const SECRET_WORDS =
-  'pass(?:word|wd|phrase)?|secret|token|api[-_]?key|access[-_]?key|credential|private[-_]?key|authorization|cookie';
+  'pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|account|private)[-_]?key|credential|authorization|cookie';
 const SECRET_NAME = new RegExp(SECRET_WORDS, 'i');
-const NAMED_VALUE = new RegExp(
-  `(["']?[\\w.-]*(?:${SECRET_WORDS})[\\w.-]*["']?\\s*[:=]\\s*)("(?:[^"\\\\]|\\\\.)*"|'[^']*'|[^\\s,;&}]+)`,
+/** In quotes, also as JSON has them within a string of its own, or up to where a value ends. */
+const VALUE = `\\\\+"(?:[^"\\\\]|\\\\+[^"\\\\])*\\\\*"|"(?:[^"\\\\]|\\\\.)*"|'[^']*'|[^\\s,;&}]+`;
+/** Names are as long as these: without a bound, a long word is searched from every one of its letters to its end. */
+const NAMED_VALUE = new RegExp(`((?:${SECRET_WORDS})[\\w.-]{0,64}(?:\\\\*["'])?\\s{0,8}[:=]\\s{0,8})(${VALUE})`, 'gi');
+/** `--password hunter22` in one string: an option's name goes before its value without a sign between. */
+const OPTION_VALUE = new RegExp(
+  `((?<![\\w.-])--?[\\w-]{0,64}(?:${SECRET_WORDS})[\\w-]{0,64}\\s+)(?!-)(${VALUE})`,
   'gi',
 );
+
+/** Clients of databases whose `-p` is a password. */
+const CLIENTS =
+  '(?:mysql|mysqladmin|mysqldump|mariadb|mariadb-admin|mariadb-dump|mongo|mongosh|mongodump|mongorestore)';
+const CLIENT = new RegExp(`(?:^|/)${CLIENTS}$`);
+/** `mysql -u root -phunter22`, on one line. */
+const CLIENT_PASSWORD = new RegExp(`(\\b${CLIENTS}\\b[^\\n|;&]{0,400}?\\s-p\\s*)(?!-)(${VALUE})`, 'g');
 
 /** Forms of secrets, whoever they belong to. */
 const FORMS: readonly (readonly [RegExp, string])[] = [
@@ -22,7 +34,11 @@ const FORMS: readonly (readonly [RegExp, string])[] = [
   [/LS0tLS1CRUdJTi[A-Za-z0-9+/=]+/g, REDACTED],
   [/\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*/g, REDACTED],
   [/\b(Bearer|Basic)\s+[\w.~+/=-]{6,}/gi, `$1 ${REDACTED}`],
-  [/(:\/\/)[^\s/@"']+@/g, `$1${REDACTED}@`],
+  // What stands before the last @ of a URL; passwords that were not encoded have slashes in them.
+  [/(:\/\/)[^\s/@:"']{0,256}:[^\s@"']{1,256}@/g, `$1${REDACTED}@`],
+  [/(:\/\/)[^\s/@"']{1,512}@/g, `$1${REDACTED}@`],
+  [OPTION_VALUE, `$1${REDACTED}`],
+  [CLIENT_PASSWORD, `$1${REDACTED}`],
   [NAMED_VALUE, `$1${REDACTED}`],
 ];
 
@@ -116,11 +132,15 @@ function redactField(key: string, value: unknown, known: readonly string[]): unk
   return isNamed && typeof value === 'string' ? REDACTED : redactJson(value, known);
 }
 
-/** Arguments of programs: what follows an option of a secret is one. */
+/** Arguments of programs: what follows an option of a secret is one; `-p` is one where the program says so. */
 function redactList(list: readonly unknown[], known: readonly string[]): readonly unknown[] {
+  const isClient = list.some((entry) => typeof entry === 'string' && CLIENT.test(entry));
   return list.map((entry, index) => {
+    if (typeof entry !== 'string') return redactJson(entry, known);
+    if (isClient && /^-p./.test(entry)) return `-p${REDACTED}`;
     const previous = list[index - 1];
-    const isValue = typeof previous === 'string' && /^--?[\w-]+$/.test(previous) && SECRET_NAME.test(previous);
-    return isValue && typeof entry === 'string' ? REDACTED : redactJson(entry, known);
+    const isOption = typeof previous === 'string' && /^--?[\w-]+$/.test(previous);
+    const isValue = isOption && (SECRET_NAME.test(previous) || (isClient && previous === '-p'));
+    return isValue ? REDACTED : redactJson(entry, known);
   });
 }

@@ -27,10 +27,35 @@ describe('redaction', () => {
     ['http://ada:s3cret@proxy.example:3128/', 'http://<redacted>@proxy.example:3128/'],
     ['https://token-only@git.example/x', 'https://<redacted>@git.example/x'],
     ['eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0xx.c2lnbmF0dXJl', '<redacted>'],
+    ['{"log":"{\\"password\\":\\"hunter22\\",\\"port\\":1}"}', '{"log":"{\\"password\\":<redacted>,\\"port\\":1}"}'],
+    ['Server=db;Pwd=x;AccountKey=y==', 'Server=db;Pwd=<redacted>;AccountKey=<redacted>'],
+    ['serve --password hunter22 --port 80', 'serve --password <redacted> --port 80'],
+    ['exec mysql -u root -phunter22 shop', 'exec mysql -u root -p<redacted> shop'],
+    ['amqp://u:a/b@host', 'amqp://<redacted>@host'],
+    ['docker run -p 80:80 web && mkdir -p /srv', 'docker run -p 80:80 web && mkdir -p /srv'],
+    ['kube-secret app of shop', 'kube-secret app of shop'],
     ['secret "app" not found', 'secret "app" not found'],
     ['listening on https://127.0.0.1:6443', 'listening on https://127.0.0.1:6443'],
   ])('%s', (text, redacted) => {
     expect(redactText(text, [])).toBe(redacted);
+  });
+
+  it.each(['x', 'pass', '--pass', '://a', 'mysql ', '\\', 'password:\\'])('reads long text of "%s" once', (word) => {
+    const startedAt = performance.now();
+    redactText(word.repeat(20_000), []);
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  });
+
+  it('takes what follows -p where a client of a database is called', () => {
+    expect(redactJson(['/usr/bin/mysql', '-p', 'hunter22', '-u', 'root'], [])).toEqual([
+      '/usr/bin/mysql',
+      '-p',
+      '<redacted>',
+      '-u',
+      'root',
+    ]);
+    expect(redactJson(['mongosh', '-phunter22'], [])).toEqual(['mongosh', '-p<redacted>']);
+    expect(redactJson(['mkdir', '-p', '/srv'], [])).toEqual(['mkdir', '-p', '/srv']);
   });
 
   it('takes private keys out, whosever they are', () => {
