@@ -346,17 +346,25 @@ describe('reset --hard', () => {
 });
 
 describe('many resets', () => {
-  /** How much there is of all that pods take. */
+  /** How much there is of all that pods take. In one program: each one that counts is there itself. */
   async function traces(): Promise<Readonly<Record<string, number>>> {
-    const count = async (script: string): Promise<number> => Number((await inAgent(script)).trim());
-    const [mounts, namespaces, processes, chains, leases] = await Promise.all([
-      count('wc -l < /proc/$(pidof sandbar-kubelet)/mountinfo'),
-      count('ls /run/netns | wc -l'),
-      count('ls -d /proc/[0-9]*/exe | wc -l'),
-      count('iptables-save | grep -c "^:"'),
-      count('find /run/cni /var/lib/cni -type f 2>/dev/null | wc -l'),
-    ]);
-    return { mounts, namespaces, processes, chains, leases };
+    const lines = [
+      'mounts $(wc -l < /proc/$(pidof sandbar-kubelet)/mountinfo)',
+      'folders $(ls /var/lib/kubelet/pods | wc -l)',
+      'bundles $(ls /run/containerd/io.containerd.runtime.v2.task/k8s.io | wc -l)',
+      'shims $(cat /proc/[0-9]*/comm 2>/dev/null | grep -c containerd-shim)',
+      'agents $(cat /proc/[0-9]*/comm 2>/dev/null | grep -c sandbar)',
+      'namespaces $(ls /run/netns | wc -l)',
+      'chains $(iptables-save | grep -c "^:")',
+      'leases $(find /run/cni /var/lib/cni -type f 2>/dev/null | wc -l)',
+    ];
+    const printed = await inAgent(lines.map((line) => `echo ${line}`).join('; '));
+    return Object.fromEntries(
+      printed
+        .trim()
+        .split('\n')
+        .map((line) => [line.split(' ')[0] ?? '', Number(line.split(' ')[1])]),
+    );
   }
 
   async function consumption(): Promise<readonly { files: number; residentMiB: number }[]> {
@@ -385,21 +393,21 @@ describe('many resets', () => {
       };
       // Some of it is made once, with the first pods.
       await cycle();
-      const settled = async (
-        wanted: Readonly<Record<string, number>> | undefined,
-      ): Promise<Readonly<Record<string, number>>> =>
-        eventually('traces of pods are gone', async () => {
-          const [now, podsLeft] = [
-            await traces(),
-            await inAgent('ls /run/containerd/io.containerd.runtime.v2.task/k8s.io'),
-          ];
-          const isSame = wanted === undefined || JSON.stringify(now) === JSON.stringify(wanted);
-          return podsLeft === '' && isSame ? now : undefined;
-        });
-      const before = await settled(undefined);
+      const areGone = ({ folders, bundles, shims }: Readonly<Record<string, number>>): boolean =>
+        folders === 0 && bundles === 0 && shims === 0;
+      const before = await eventually('the first pods have left the node', async () => {
+        const now = await traces();
+        return areGone(now) ? now : undefined;
+      });
       const usedBefore = await consumption();
       for (let round = 0; round < RESETS; round += 1) await cycle();
-      expect(await settled(before)).toEqual(before);
+      let now: Readonly<Record<string, number>> = {};
+      await eventually('the last pods have left the node', async () => {
+        now = await traces();
+        const isSame = (name: string): boolean => now[name] === before[name];
+        return areGone(now) && isSame('chains') && isSame('agents') ? now : undefined;
+      });
+      expect(now).toEqual(before);
       const used = await consumption();
       for (const [index, { files, residentMiB }] of used.entries()) {
         expect(files).toBeLessThanOrEqual((usedBefore[index]?.files ?? 0) + 10);
