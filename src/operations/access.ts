@@ -5,7 +5,7 @@ import type { Emit } from '../model/events.ts';
 import { IDENTITY_PATH, parseIdentity, type Identity } from '../model/identity.ts';
 import { LABELS, containerName } from '../model/names.ts';
 import type { ApiAccess, Cluster, ContainerSummary, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
-import type { ContainerState } from '../model/resources.ts';
+import type { ContainerSpec, ContainerState } from '../model/resources.ts';
 import { RESTORING_LABEL } from '../model/snapshots.ts';
 
 export type ClusterAccess = {
@@ -174,25 +174,34 @@ async function createReader(
   clusterName: string,
   reader: Reader & { readonly name: string },
 ): Promise<void> {
-  await runtime.createContainer(
-    {
-      name: reader.name,
-      hostname: reader.name,
-      imageRef: reader.imageRef,
-      networkName: 'none',
-      address: '',
-      ports: [],
-      volumes: [{ volumeName: reader.volumeName, path: dirname(IDENTITY_PATH) }],
-      binds: [],
-      tmpfs: [],
-      hasReadOnlyRoot: true,
-      privileges: { level: 'none', capabilities: [] },
-      extraHosts: [],
-      stopTimeoutS: 0,
-    },
-    [],
-    { [LABELS.cluster]: clusterName, [LABELS.resource]: `container/identity-reader-${String(reader.processId)}` },
-  );
+  const volumes = [{ volumeName: reader.volumeName, path: dirname(IDENTITY_PATH) }];
+  await runtime.createContainer(bareContainer({ ...reader, volumes }), [], {
+    [LABELS.cluster]: clusterName,
+    [LABELS.resource]: `container/identity-reader-${String(reader.processId)}`,
+  });
+}
+
+/** A container that is no part of a cluster: only its volumes, no network, no rights. */
+export function bareContainer({
+  name,
+  imageRef,
+  volumes,
+}: Pick<ContainerSpec, 'name' | 'imageRef' | 'volumes'>): ContainerSpec {
+  return {
+    name,
+    hostname: name,
+    imageRef,
+    networkName: 'none',
+    address: '',
+    ports: [],
+    volumes,
+    binds: [],
+    tmpfs: [],
+    hasReadOnlyRoot: true,
+    privileges: { level: 'none', capabilities: [] },
+    extraHosts: [],
+    stopTimeoutS: 0,
+  };
 }
 
 /** How the host's administrator reaches the API server. */

@@ -5,7 +5,7 @@ import { containerName, LABELS, volumeName } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import { parseSnapshot, SNAPSHOTS_VOLUME, type Snapshot } from '../model/snapshots.ts';
 import type { ContainerSpec } from '../model/resources.ts';
-import { componentOf, type ClusterAccess } from './access.ts';
+import { bareContainer, componentOf, type ClusterAccess } from './access.ts';
 
 /** Where each volume lies in the worker. */
 const PLACES = { claims: '/claims', 'object-store': '/objects', datastore: '/datastore' } as const;
@@ -146,21 +146,11 @@ export function workerContainer(
       hint: 'sandbar up makes it anew',
     });
   }
+  const mounted = volumes.map(([volume, path]) => ({ volumeName: volumeName(clusterName, volume), path }));
   return {
-    name: containerName(clusterName, name),
-    hostname: containerName(clusterName, name),
-    imageRef: agent.imageRef,
-    networkName: 'none',
-    address: '',
-    ports: [],
-    volumes: volumes.map(([volume, path]) => ({ volumeName: volumeName(clusterName, volume), path })),
-    binds: [],
-    tmpfs: [],
-    hasReadOnlyRoot: true,
+    ...bareContainer({ name: containerName(clusterName, name), imageRef: agent.imageRef, volumes: mounted }),
     // What it takes to copy files with their owners, modes, capabilities and kinds.
     privileges: { level: 'none', capabilities: ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'MKNOD', 'SETFCAP'] },
-    extraHosts: [],
-    stopTimeoutS: 0,
     command: ['sleep', 'infinity'],
   };
 }

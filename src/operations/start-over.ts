@@ -5,7 +5,7 @@ import type { Emit } from '../model/events.ts';
 import { containerName, type Component } from '../model/names.ts';
 import type { ContainerSummary, Ports } from '../model/ports.ts';
 import type { Probe, Probed } from '../model/resources.ts';
-import { adminAccess, componentOf, findContainers, hostPortOf, readIdentity, type ClusterAccess } from './access.ts';
+import { accessOf, componentOf, findContainers, hostPortOf, readIdentity, type ClusterAccess } from './access.ts';
 import { inPhase } from './phase.ts';
 
 /** Read and removed by the control plane as it starts; what is in it does not matter. */
@@ -29,10 +29,8 @@ export async function accessStopped(clusterName: string, { runtime }: Ports): Pr
     findContainers(runtime, clusterName),
     readIdentity(runtime, clusterName),
   ]);
-  const apiPort = hostPortOf(containers, 'control-plane', 6443);
-  if (apiPort !== undefined && identity !== undefined) {
-    return { name: clusterName, containers, identity, api: adminAccess(identity, apiPort) };
-  }
+  const isThere = hostPortOf(containers, 'control-plane', 6443) !== undefined;
+  if (isThere && identity !== undefined) return accessOf(clusterName, containers, identity);
   throw new SandbarError('CLUSTER_NOT_RUNNING', `the control plane of cluster "${clusterName}" is missing`, {
     hint: 'sandbar up makes it anew',
   });

@@ -16,6 +16,7 @@ import {
   type KubernetesJson,
   type Sandbox,
 } from './support.ts';
+import { workload } from './fixtures/keeper.ts';
 import { startWriting, untilMore } from './writers.ts';
 
 describe.skipIf(isDockerMissing)('a cluster', () => {
@@ -366,42 +367,6 @@ const SCALED_TO_ZERO = JSON.stringify({
     metrics: [{ type: 'External', external: { metric: { name: 'jobs' }, target: { type: 'Value', value: '1' } } }],
   },
 });
-
-/** A Deployment with a claim; its pod writes a file there unless there is one. */
-function workload(name: string): string {
-  const script = 'test -e /data/kept || echo first > /data/kept; exec /bin/busybox sleep 100000';
-  const claim = {
-    apiVersion: 'v1',
-    kind: 'PersistentVolumeClaim',
-    metadata: { name },
-    spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Mi' } } },
-  };
-  const container = {
-    name: 'main',
-    image: TEST_IMAGE,
-    imagePullPolicy: 'IfNotPresent',
-    command: ['/bin/busybox', 'sh', '-c', script],
-    volumeMounts: [{ name: 'data', mountPath: '/data' }],
-  };
-  const deployment = {
-    apiVersion: 'apps/v1',
-    kind: 'Deployment',
-    metadata: { name },
-    spec: {
-      strategy: { type: 'Recreate' },
-      selector: { matchLabels: { app: name } },
-      template: {
-        metadata: { labels: { app: name } },
-        spec: {
-          terminationGracePeriodSeconds: 0,
-          containers: [container],
-          volumes: [{ name: 'data', persistentVolumeClaim: { claimName: name } }],
-        },
-      },
-    },
-  };
-  return JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [claim, deployment] });
-}
 
 /** The workload runs, its claim holds what was written first, and its bucket is there. */
 async function expectWorkload(sandbox: Sandbox): Promise<void> {

@@ -10,6 +10,7 @@ import { CERTIFICATES, parseIdentity, type Identity, type KeptIdentity } from '.
 import { COMPONENT_VERSIONS } from '../../src/model/versions.ts';
 import { createTar, readMember, readTar, type TarFile } from '../../src/model/tar.ts';
 import { isDockerMissing, TEST_IMAGE } from '../fixtures/docker.ts';
+import { workload } from './fixtures/keeper.ts';
 import { mountContainers } from './mounts.ts';
 import { COMPONENTS, createSandbox, eventually, type Sandbox } from './support.ts';
 
@@ -264,36 +265,7 @@ describe.skipIf(isDockerMissing)('a cluster whose certificates end', () => {
 /** A pod that writes its claim once and never again. */
 async function deployKeeper(sandbox: Sandbox): Promise<void> {
   await sandbox.must(['image', 'load', TEST_IMAGE]);
-  const script = 'test -e /data/kept || echo first > /data/kept; exec /bin/busybox sleep 100000';
-  const claim = {
-    apiVersion: 'v1',
-    kind: 'PersistentVolumeClaim',
-    metadata: { name: 'keeper' },
-    spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Mi' } } },
-  };
-  const container = {
-    name: 'main',
-    image: TEST_IMAGE,
-    imagePullPolicy: 'IfNotPresent',
-    command: ['/bin/busybox', 'sh', '-c', script],
-    volumeMounts: [{ name: 'data', mountPath: '/data' }],
-  };
-  const volumes = [{ name: 'data', persistentVolumeClaim: { claimName: 'keeper' } }];
-  const deployment = {
-    apiVersion: 'apps/v1',
-    kind: 'Deployment',
-    metadata: { name: 'keeper' },
-    spec: {
-      strategy: { type: 'Recreate' },
-      selector: { matchLabels: { app: 'keeper' } },
-      template: {
-        metadata: { labels: { app: 'keeper' } },
-        spec: { terminationGracePeriodSeconds: 0, containers: [container], volumes },
-      },
-    },
-  };
-  const items = [claim, deployment];
-  await sandbox.mustKubectl(['apply', '-f', '-'], { stdin: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }) });
+  await sandbox.mustKubectl(['apply', '-f', '-'], { stdin: workload('keeper') });
   await expectData(sandbox, 'first\n', ['/data/kept']);
 }
 

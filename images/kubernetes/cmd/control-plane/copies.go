@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,20 +22,27 @@ const registryPrefix = "/registry/"
 // keyValues are the objects of a datastore, encoded as the API server stores them.
 type keyValues map[string][]byte
 
-// writeCopy writes all of the datastore to a file, in the format of etcd's snapshots; the file is there whole or not
-// at all.
+// writeCopy writes all of the datastore to a file, in the format of etcd's snapshots.
 func writeCopy(etcd *embed.Etcd, path string) error {
 	backend := etcd.Server.Backend()
 	backend.ForceCommit()
 	copied := backend.Snapshot()
 	defer copied.Close()
+	return writeWhole(path, func(file io.Writer) error {
+		_, err := copied.WriteTo(file)
+		return err
+	})
+}
+
+// writeWhole writes a file that is there whole, and on the disk, or not at all.
+func writeWhole(path string, write func(io.Writer) error) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()
-	if _, err := copied.WriteTo(file); err != nil {
+	if err := write(file); err != nil {
 		return err
 	}
 	if err := file.Sync(); err != nil {

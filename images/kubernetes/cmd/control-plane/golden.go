@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -62,23 +61,6 @@ func (d *datastore) hasKeys(ctx context.Context, keys ...string) bool {
 
 func (d *datastore) node() nodeRecord {
 	return nodeRecord{name: d.nodeName, first: d.settled()[nodePrefix+d.nodeName]}
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	if _, err := file.Write(content); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
 
 func isThere(path string) bool {

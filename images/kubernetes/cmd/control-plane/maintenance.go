@@ -86,9 +86,6 @@ func (m maintenance) reset(response http.ResponseWriter, request *http.Request) 
 		err = m.waitUntilNoticed(ctx)
 	}
 	open()
-	if err == nil {
-		_, err = m.repairAll(ctx)
-	}
 	if err != nil {
 		answer(progress{"failed", err.Error()})
 		return
@@ -161,10 +158,16 @@ func (m maintenance) hold(response http.ResponseWriter, request *http.Request) {
 	<-ctx.Done()
 }
 
-// repair makes again what every cluster has and a user deleted.
+// repair makes again what every cluster has and a user deleted, or what a golden copy of an older version lacks.
 func (m maintenance) repair(response http.ResponseWriter, request *http.Request) {
 	answer := lines(response)
-	repaired, err := m.repairAll(request.Context())
+	repaired, err := repairObjects(request.Context(), m.client)
+	if err == nil {
+		var isMade bool
+		if isMade, err = m.datastore.repairNode(request.Context()); isMade {
+			repaired = append(repaired, "Node "+m.datastore.nodeName)
+		}
+	}
 	if err != nil {
 		answer(progress{"failed", err.Error()})
 		return
@@ -173,18 +176,6 @@ func (m maintenance) repair(response http.ResponseWriter, request *http.Request)
 		progress
 		Repaired []string `json:"repaired"`
 	}{progress{Phase: "done"}, append([]string{}, repaired...)})
-}
-
-func (m maintenance) repairAll(ctx context.Context) ([]string, error) {
-	repaired, err := repairObjects(ctx, m.client)
-	if err != nil {
-		return nil, err
-	}
-	isMade, err := m.datastore.repairNode(ctx)
-	if isMade {
-		repaired = append(repaired, "Node "+m.datastore.nodeName)
-	}
-	return repaired, err
 }
 
 // lines returns a function that sends an object as a line at once. Whoever asked may have gone.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -138,10 +139,7 @@ func (d *datastore) keepSettled(ctx context.Context) {
 			}
 		}
 	}
-	content, err := json.Marshal(settled)
-	if err == nil {
-		err = writeFile(d.path(settledFile), content)
-	}
+	err = writeWhole(d.path(settledFile), func(file io.Writer) error { return json.NewEncoder(file).Encode(settled) })
 	if err != nil {
 		klog.ErrorS(err, "Could not keep the first state of the cluster's own objects")
 	}
