@@ -7,7 +7,7 @@ import { createClock } from './adapters/clock.ts';
 import { createHost } from './adapters/host.ts';
 import { SandbarError } from './model/errors.ts';
 import type { ImageBuilder } from './model/images.ts';
-import type { Host } from './model/ports.ts';
+import type { Clock, Host } from './model/ports.ts';
 import type { AllPorts, CliDependencies } from './cli/context.ts';
 import { runProgram } from './cli/program.ts';
 import { reportError } from './cli/report-error.ts';
@@ -20,6 +20,7 @@ const BROKEN_PIPE = 141;
 /** Runs one command line and returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
   const host = createHost();
+  const clock = createClock();
   const interruption = new AbortController();
   const galleryPath = join(packageDirectory(), 'docs', 'examples', 'gallery');
   const terminal = openTerminal({
@@ -47,11 +48,12 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
   const cli: CliDependencies = {
     host,
+    clock,
     terminal,
     signal: interruption.signal,
     version: readVersion(),
     openPorts: async () => {
-      const { ports, close } = await openPorts(host);
+      const { ports, close } = await openPorts(host, clock);
       opened.close = close;
       return ports;
     },
@@ -60,10 +62,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       await provideEngine(host, emit, interruption.signal);
     },
     gallery: { path: galleryPath, readBytes: (file) => readFile(join(galleryPath, file)) },
-    mintIdentity: async (request, kept) => {
-      const { mintIdentity } = await import('./adapters/pki.ts');
-      return mintIdentity(request, kept);
-    },
+    mintIdentity: async (...args) => (await import('./adapters/pki.ts')).mintIdentity(...args),
+    mintRoot: async (name) => (await import('./adapters/pki.ts')).mintRoot(name),
     runProgram: async (file, args, options) => {
       const { runOnTerminal } = await import('./adapters/program.ts');
       isPassingThrough = true;
@@ -92,7 +92,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-async function openPorts(host: Host): Promise<{ readonly ports: AllPorts; readonly close: () => Promise<void> }> {
+async function openPorts(
+  host: Host,
+  clock: Clock,
+): Promise<{ readonly ports: AllPorts; readonly close: () => Promise<void> }> {
   const [{ DockerRuntime }, { KubernetesCluster }, { S3ObjectStore }, { DockerImageBuilder }] = await Promise.all([
     import('./adapters/docker.ts'),
     import('./adapters/kubernetes.ts'),
@@ -115,7 +118,7 @@ async function openPorts(host: Host): Promise<{ readonly ports: AllPorts; readon
     images: openImages(join(packageDirectory(), 'images')),
     openImages,
     host,
-    clock: createClock(),
+    clock,
     connectCluster: (access) => new KubernetesCluster(access),
     connectObjectStore: (access) => new S3ObjectStore(access),
   };

@@ -30,6 +30,7 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     homeDirectory,
     workingDirectory,
     cacheDirectory: userDirectory('cache', { platform, env, homeDirectory }),
+    dataDirectory: userDirectory('data', { platform, env, homeDirectory }),
     stateDirectory,
     isRoot: process.getuid?.() === 0,
     processId,
@@ -60,6 +61,7 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     freeDiskBytes,
     findInotifyLimits,
     isProcessAlive,
+    run: async (file, args) => (await import('./program.ts')).runUnattended(file, args),
     withLock: async (name, options, work) => {
       const place = { directory: stateDirectory, platform, processId };
       const lock = await explained(stateDirectory, () => acquireProcessLock(place, name, options));
@@ -75,6 +77,7 @@ export function createHost(settings: Partial<Settings> = {}): Host {
 
 const USER_DIRECTORIES = {
   cache: { variable: 'XDG_CACHE_HOME', fallback: '.cache' },
+  data: { variable: 'XDG_DATA_HOME', fallback: '.local/share' },
   state: { variable: 'XDG_STATE_HOME', fallback: '.local/state' },
 } as const;
 

@@ -1,6 +1,7 @@
 /** Makes a cluster's certificates. ECDSA P-256 throughout: a whole identity takes some ten milliseconds. */
 import { randomBytes, webcrypto } from 'node:crypto';
 import type { Extension } from '@peculiar/x509';
+import { LOCAL_AUTHORITY } from '../model/local-authority.ts';
 import type { CertificateName, Identity, IdentityRequest, KeptIdentity, KeyPair } from '../model/identity.ts';
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
@@ -9,9 +10,27 @@ const VALID_DAYS = 3650;
 /** Two days: a clock may jump back by hours, and be behind that of the engine's virtual machine. */
 const BACKDATED_MS = 48 * 60 * 60 * 1000;
 
+/**
+ * What the user's root and its authorities may sign for, whoever gets hold of their keys: servers named `localhost` or
+ * below, and loopback addresses (RFC 5280, 4.2.1.10).
+ */
+const LOCAL_NAMES_ONLY = der(
+  0x30,
+  der(
+    0xa0,
+    ...[
+      der(0x82, Buffer.from('localhost')),
+      der(0x87, Buffer.from('7f000000ff000000', 'hex')),
+      der(0x87, Buffer.from(`${'0'.repeat(31)}1${'f'.repeat(32)}`, 'hex')),
+    ].map((name) => der(0x30, name)),
+  ),
+);
+
 type Authority = {
   readonly pair: KeyPair;
+  /** Its subject. */
   readonly name: string;
+  readonly notAfter: Date;
   readonly signingKey: webcrypto.CryptoKey;
   /** For its leaves. */
   readonly keyIdentifier: Extension;
@@ -24,15 +43,29 @@ type Leaf = {
   readonly addresses?: readonly string[];
 };
 
+/** Makes the root of a user's own authorities; `name` is what browsers show of it. */
+export async function mintRoot(name: string): Promise<KeyPair> {
+  const { pair } = await createAuthority(name, { isLocal: true });
+  return pair;
+}
+
 /**
  * Makes an identity for `request`. What there is of the authorities, the service-account key and the object store's
- * credentials is kept, so that tokens and data stay valid; the leaves are made anew.
+ * credentials is kept, so that tokens and data stay valid; the rest is made anew. Of `root` the identity gets the
+ * certificate alone, and an authority that it signs.
  */
-export async function mintIdentity(request: IdentityRequest, kept: KeptIdentity = {}): Promise<Identity> {
-  const [ca, frontProxyCa, serviceAccount] = await Promise.all([
+export async function mintIdentity(
+  request: IdentityRequest,
+  root: KeyPair,
+  kept: KeptIdentity = {},
+): Promise<Identity> {
+  const [ca, frontProxyCa, serviceAccount, ingressAuthority] = await Promise.all([
     provideAuthority('sandbar-ca', kept.ca),
     provideAuthority('sandbar-front-proxy-ca', kept.frontProxyCa),
     kept.serviceAccount ?? createServiceAccountKey(),
+    loadAuthority(root).then((issuer) =>
+      createAuthority(`Sandbar cluster ${request.clusterName}`, { isLocal: true, issuer }),
+    ),
   ]);
   const leaves: Record<CertificateName, Leaf & { readonly authority?: Authority }> = {
     apiserver: {
@@ -66,8 +99,8 @@ export async function mintIdentity(request: IdentityRequest, kept: KeptIdentity 
     'volume-provisioner': { commonName: 'system:sandbar:volume-provisioner', usage: 'client' },
     dns: { commonName: 'system:sandbar:dns', usage: 'client' },
     ingress: { commonName: 'system:sandbar:ingress', usage: 'client' },
-    // For every host name that no Ingress brings a certificate for.
-    'ingress-serving': { commonName: 'sandbar-ingress', usage: 'server', dnsNames: ['localhost', '*.localhost'] },
+    // For host names outside of `localhost` that no Ingress brings a certificate for.
+    'ingress-serving': { commonName: 'sandbar-ingress', usage: 'server', dnsNames: ['localhost'] },
     admin: { commonName: 'sandbar-admin', organization: 'system:masters', usage: 'client' },
   };
   const issued = await Promise.all(
@@ -78,6 +111,7 @@ export async function mintIdentity(request: IdentityRequest, kept: KeptIdentity 
     request,
     ca: ca.pair,
     frontProxyCa: frontProxyCa.pair,
+    ingressAuthority: ingressAuthority.pair,
     serviceAccount,
     certificates: Object.fromEntries(issued) as Record<CertificateName, KeyPair>,
     objectStore: kept.objectStore ?? {
@@ -88,41 +122,59 @@ export async function mintIdentity(request: IdentityRequest, kept: KeptIdentity 
 }
 
 function provideAuthority(name: string, pair: KeyPair | undefined): Promise<Authority> {
-  return pair === undefined ? createAuthority(name) : loadAuthority(name, pair);
+  return pair === undefined ? createAuthority(name, { isLocal: false }) : loadAuthority(pair);
 }
 
-async function createAuthority(name: string): Promise<Authority> {
+/** Without an issuer it signs itself. */
+async function createAuthority(
+  name: string,
+  { isLocal, issuer }: { readonly isLocal: boolean; readonly issuer?: Authority },
+): Promise<Authority> {
   const x509 = await loadX509();
   const keys = await generateKeys();
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned(
+  const fields = commonFields(isLocal ? `CN=${name}, O=${LOCAL_AUTHORITY}` : `CN=${name}`);
+  const certificate = await x509.X509CertificateGenerator.create(
     {
-      ...commonFields(`CN=${name}`),
-      keys,
+      ...fields,
+      issuer: issuer?.name ?? fields.subject,
+      // Nothing holds longer than what it is signed with.
+      notAfter: issuer === undefined ? fields.notAfter : earlier(fields.notAfter, issuer.notAfter),
+      publicKey: keys.publicKey,
+      signingKey: issuer?.signingKey ?? keys.privateKey,
       extensions: [
-        new x509.BasicConstraintsExtension(true, undefined, true),
+        new x509.BasicConstraintsExtension(true, issuer === undefined ? undefined : 0, true),
         new x509.KeyUsagesExtension(
           x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign | x509.KeyUsageFlags.digitalSignature,
           true,
         ),
         await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+        ...(issuer === undefined ? [] : [issuer.keyIdentifier]),
+        ...(isLocal
+          ? [
+              new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+              new x509.Extension('2.5.29.30', true, LOCAL_NAMES_ONLY),
+            ]
+          : []),
       ],
     },
     webcrypto,
   );
   return {
-    name,
+    name: certificate.subject,
+    notAfter: certificate.notAfter,
     pair: { certificate: toPem(certificate.toString('pem')), key: await exportKey(keys.privateKey) },
     signingKey: keys.privateKey,
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(keys.publicKey),
   };
 }
 
-async function loadAuthority(name: string, pair: KeyPair): Promise<Authority> {
-  const der = Buffer.from(pair.key.replace(/-----[^-]+-----|\s/g, ''), 'base64');
-  const signingKey = await webcrypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']);
+async function loadAuthority(pair: KeyPair): Promise<Authority> {
+  const key = Buffer.from(pair.key.replace(/-----[^-]+-----|\s/g, ''), 'base64');
+  const signingKey = await webcrypto.subtle.importKey('pkcs8', key, ALGORITHM, false, ['sign']);
   const x509 = await loadX509();
-  const keyIdentifier = await x509.AuthorityKeyIdentifierExtension.create(new x509.X509Certificate(pair.certificate));
-  return { name, pair, signingKey, keyIdentifier };
+  const certificate = new x509.X509Certificate(pair.certificate);
+  const keyIdentifier = await x509.AuthorityKeyIdentifierExtension.create(certificate);
+  return { name: certificate.subject, notAfter: certificate.notAfter, pair, signingKey, keyIdentifier };
 }
 
 async function issue(leaf: Leaf, authority: Authority): Promise<KeyPair> {
@@ -137,7 +189,7 @@ async function issue(leaf: Leaf, authority: Authority): Promise<KeyPair> {
   const certificate = await x509.X509CertificateGenerator.create(
     {
       ...commonFields(`CN=${leaf.commonName}${subject}`),
-      issuer: `CN=${authority.name}`,
+      issuer: authority.name,
       publicKey: keys.publicKey,
       signingKey: authority.signingKey,
       extensions: [
@@ -164,7 +216,6 @@ function commonFields(name: string) {
   return {
     // Positive and never zero, as RFC 5280 wants it.
     serialNumber: `01${randomBytes(15).toString('hex')}`,
-    name,
     subject: name,
     notBefore: new Date(now - BACKDATED_MS),
     notAfter: new Date(now + VALID_DAYS * 24 * 60 * 60 * 1000),
@@ -189,6 +240,16 @@ async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
 function pem(label: string, der: Buffer): string {
   const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+}
+
+/** A value of ASN.1's encoding whose length fits into one byte. */
+function der(tag: number, ...content: readonly Buffer[]): Buffer {
+  const whole = Buffer.concat(content);
+  return Buffer.concat([Buffer.from([tag, whole.length]), whole]);
+}
+
+function earlier(one: Date, other: Date): Date {
+  return one < other ? one : other;
 }
 
 function toPem(text: string): string {

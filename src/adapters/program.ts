@@ -5,6 +5,7 @@ import { mkdir, open } from 'node:fs/promises';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { SandbarError } from '../model/errors.ts';
+import type { ExecResult } from '../model/ports.ts';
 
 /**
  * Runs a program on the user's terminal and returns its exit code, as a shell would: 128 and the signal's number when
@@ -21,6 +22,19 @@ export async function runOnTerminal(
   throw new SandbarError('COMMAND_FAILED', `${file} could not be started: ${result.shortMessage ?? ''}`, {
     cause: result.cause,
   });
+}
+
+/** Runs a program that asks nobody, and whose output is the result; undefined where there is none of that name. */
+export async function runUnattended(file: string, args: readonly string[]): Promise<ExecResult | undefined> {
+  const result = await execa(file, args, { stdin: 'ignore', reject: false });
+  if (result.code === 'ENOENT') return undefined;
+  const { stdout, stderr, shortMessage } = result;
+  // One that was killed or may not be run has failed too, and says nothing itself.
+  return {
+    exitCode: result.exitCode ?? 1,
+    stdout,
+    stderr: result.exitCode === undefined ? (shortMessage ?? '') : stderr,
+  };
 }
 
 /** Starts another process of this program that outlives this one; what it says goes into a file. */

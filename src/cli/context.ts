@@ -1,9 +1,10 @@
 /** What commands are given: the operations' ports, opened when first needed, and where to print. */
 import type { ImagePorts } from '../operations/images.ts';
+import type { MintRoot } from '../operations/local-authority.ts';
 import type { WatchFiles } from '../operations/relay.ts';
 import type { MintIdentity } from '../operations/up-ground.ts';
 import type { ImageBuilder } from '../model/images.ts';
-import type { Host, Ports } from '../model/ports.ts';
+import type { Clock, Host, Ports } from '../model/ports.ts';
 import type { Emit } from '../model/events.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -22,6 +23,7 @@ export type RunProgram = (
 
 export type CliDependencies = {
   readonly host: Host;
+  readonly clock: Clock;
   /** Connects to the engine; fails with an explanation where there is none. */
   readonly openPorts: () => Promise<AllPorts>;
   /** Makes sure that an engine answers, installing and starting one where that is ours to do. */
@@ -29,6 +31,7 @@ export type CliDependencies = {
   /** The app of `docs/examples/gallery`. */
   readonly gallery: ExampleFolder;
   readonly mintIdentity: MintIdentity;
+  readonly mintRoot: MintRoot;
   readonly runProgram: RunProgram;
   /** Starts the relay of a cluster's file events, in a process that outlives this one. */
   readonly startRelay: (clusterName: string) => Promise<void>;

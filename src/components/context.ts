@@ -40,7 +40,7 @@ export function apiServerUrl(context: ComponentContext): string {
 }
 
 /** What the identity's certificates must be valid for, given the network. */
-export function identityRequest(spec: ClusterSpec, subnet: string): IdentityRequest {
+export function identityRequest(spec: ClusterSpec, subnet: string, rootCertificate: string): IdentityRequest {
   const addresses = addressesIn(subnet);
   return {
     clusterName: spec.name,
@@ -48,6 +48,7 @@ export function identityRequest(spec: ClusterSpec, subnet: string): IdentityRequ
     controlPlaneAddress: addresses.controlPlane,
     agentAddress: addresses.agent,
     apiServiceAddress: addressAt(cidrOf(spec.network.serviceSubnet), 1),
+    rootCertificate,
   };
 }
 

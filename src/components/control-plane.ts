@@ -86,6 +86,8 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
       textFile(`/etc/sandbar/pki/${name}.crt`, pair.certificate),
       textFile(`/etc/sandbar/pki/${name}.key`, pair.key),
     ]),
+    // Pods trust the ingress as they trust the API server; the root can sign for names below localhost only.
+    textFile('/etc/sandbar/pki/root-ca.crt', identity.ca.certificate + identity.request.rootCertificate),
     textFile('/etc/sandbar/pki/front-proxy-ca.crt', identity.frontProxyCa.certificate),
     textFile('/etc/sandbar/pki/sa.key', identity.serviceAccount.privateKey),
     textFile('/etc/sandbar/pki/sa.pub', identity.serviceAccount.publicKey),

@@ -1,8 +1,9 @@
 /** CoreDNS: what it is told, and what it may read in the cluster. */
-import { containerName, HOST_HOSTNAME, networkName } from '../model/names.ts';
+import { containerName, HOST_HOSTNAME, networkName, SYSTEM_NAMESPACE } from '../model/names.ts';
 import type { ContainerResource } from '../model/resources.ts';
 import { addressesIn, apiServerUrl, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
+import { INGRESS_SERVICE } from './ingress.ts';
 
 /** Rules of the ClusterRole for the user `system:sandbar:dns`. */
 export const DNS_RULES = [
@@ -14,13 +15,19 @@ export const DNS_RULES = [
  * The Corefile. `/etc/hosts` of the container holds the host's address, since only the engine knows it, and
  * `/etc/resolv.conf` names the engine's resolver, which knows the host's.
  */
-export function formatCorefile(options: { readonly clusterDomain: string }): string {
-  const { clusterDomain } = options;
+export function formatCorefile(options: { readonly clusterDomain: string; readonly hasIngress: boolean }): string {
+  const { clusterDomain, hasIngress } = options;
   return [
     '.:53 {',
     '    errors',
     '    ready :8181',
     '    loadbalance',
+    // The ingress' names on the host lead to the ingress from pods too.
+    ...(hasIngress
+      ? [
+          `    rewrite stop name regex .+\\.localhost ${INGRESS_SERVICE}.${SYSTEM_NAMESPACE}.svc.${clusterDomain} answer auto`,
+        ]
+      : []),
     // Cluster names come from memory, and a cached answer would hide a Service that was just created.
     '    cache 30 {',
     `        disable success ${clusterDomain}`,
@@ -74,7 +81,10 @@ export function dnsContainer(context: ComponentContext): ContainerResource {
     files: [
       jsonFile('/etc/sandbar/config.json', { apiServer: apiServerUrl(context) }),
       kubeconfigFile(context, '/etc/sandbar/kubeconfig', 'dns'),
-      textFile('/etc/sandbar/Corefile', formatCorefile({ clusterDomain: 'cluster.local' })),
+      textFile(
+        '/etc/sandbar/Corefile',
+        formatCorefile({ clusterDomain: 'cluster.local', hasIngress: spec.ingress.isEnabled }),
+      ),
     ],
     probes: [
       {

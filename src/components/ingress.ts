@@ -8,6 +8,9 @@ import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 /** Name of the IngressClass, and the controller that Traefik looks for in it. */
 export const INGRESS_CLASS = { name: 'sandbar', controller: 'traefik.io/ingress-controller' } as const;
 
+/** Name of the Service by which pods reach it. */
+export const INGRESS_SERVICE = 'ingress';
+
 /** Rules of the ClusterRole for the user `system:sandbar:ingress`. */
 export const INGRESS_RULES = [
   { apiGroups: [''], resources: ['services', 'secrets', 'nodes'], verbs: ['get', 'list', 'watch'] },
@@ -22,6 +25,9 @@ export const INGRESS_FILES = {
   tls: '/etc/sandbar/tls.yaml',
   certificate: '/etc/sandbar/tls.crt',
   key: '/etc/sandbar/tls.key',
+  /** Signs certificates for names below `localhost` as clients ask for them. */
+  authorityCertificate: '/etc/sandbar/authority.crt',
+  authorityKey: '/etc/sandbar/authority.key',
 } as const;
 
 /** Traefik's static configuration. */
@@ -104,6 +110,8 @@ export function ingressContainer(context: ComponentContext): ContainerResource {
       textFile(INGRESS_FILES.tls, formatTlsConfig()),
       textFile(INGRESS_FILES.certificate, serving.certificate),
       textFile(INGRESS_FILES.key, serving.key),
+      textFile(INGRESS_FILES.authorityCertificate, identity.ingressAuthority.certificate),
+      textFile(INGRESS_FILES.authorityKey, identity.ingressAuthority.key),
     ],
     probes: [
       {

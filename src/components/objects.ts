@@ -5,7 +5,7 @@ import { objectIdOf } from '../model/objects.ts';
 import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
-import { INGRESS_CLASS, INGRESS_RULES } from './ingress.ts';
+import { INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
 import { mountObjects } from './mounts.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
@@ -51,7 +51,7 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
       volumeBindingMode: 'WaitForFirstConsumer',
       reclaimPolicy: 'Delete',
     },
-    ...(spec.ingress.isEnabled ? ingressObjects() : []),
+    ...(spec.ingress.isEnabled ? ingressObjects(context) : []),
     ...(spec.objectStore.isEnabled ? objectStoreObjects(context) : []),
   ];
 }
@@ -114,8 +114,33 @@ function dnsObjects(context: ComponentContext): readonly KubernetesObject[] {
   ];
 }
 
-function ingressObjects(): readonly KubernetesObject[] {
+function ingressObjects({ subnet, ports }: ComponentContext): readonly KubernetesObject[] {
+  const listening = [
+    { name: 'http', port: 80, hostPort: ports.http, protocol: 'TCP' },
+    { name: 'https', port: 443, hostPort: ports.https, protocol: 'TCP' },
+  ];
+  // A URL that works on the host works in a pod: the same names lead here, and it answers on the host's ports too.
+  const published = listening.flatMap(({ name, port, hostPort, protocol }) =>
+    listening.some((own) => own.port === hostPort)
+      ? [{ name, port, targetPort: port, protocol }]
+      : [
+          { name, port, targetPort: port, protocol },
+          { name: `host-${name}`, port: hostPort, targetPort: port, protocol },
+        ],
+  );
   return [
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: INGRESS_SERVICE, namespace: SYSTEM_NAMESPACE },
+      spec: { ports: published },
+    },
+    endpoints({
+      service: INGRESS_SERVICE,
+      namespace: SYSTEM_NAMESPACE,
+      address: addressesIn(subnet).ingress,
+      ports: published.map(({ name, targetPort: port, protocol }) => ({ name, port, protocol })),
+    }),
     ...userRole('ingress', INGRESS_RULES),
     {
       apiVersion: 'networking.k8s.io/v1',

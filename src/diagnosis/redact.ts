@@ -57,8 +57,8 @@ export function secretValues(values: readonly string[]): readonly string[] {
 
 /** Keys and credentials of a cluster. */
 export function secretsOfIdentity(identity: Identity): readonly string[] {
-  const { ca, frontProxyCa, certificates, serviceAccount, objectStore } = identity;
-  const pairs = [ca, frontProxyCa, ...Object.values(certificates)];
+  const { ca, frontProxyCa, ingressAuthority, certificates, serviceAccount, objectStore } = identity;
+  const pairs = [ca, frontProxyCa, ingressAuthority, ...Object.values(certificates)];
   return [
     ...pairs.map(({ key }) => key),
     serviceAccount.privateKey,

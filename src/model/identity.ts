@@ -31,6 +31,8 @@ export type IdentityRequest = {
   readonly agentAddress: string;
   /** First address of the service subnet, where pods reach the API server. */
   readonly apiServiceAddress: string;
+  /** The user's own root (PEM), by which the ingress' certificates are signed. */
+  readonly rootCertificate: string;
 };
 
 export type Identity = {
@@ -38,6 +40,8 @@ export type Identity = {
   readonly request: IdentityRequest;
   readonly ca: KeyPair;
   readonly frontProxyCa: KeyPair;
+  /** Signs what the ingress shows for names below `localhost`; is signed by the root of the request. */
+  readonly ingressAuthority: KeyPair;
   readonly serviceAccount: { readonly privateKey: string; readonly publicKey: string };
   readonly certificates: Readonly<Record<CertificateName, KeyPair>>;
   readonly objectStore: { readonly accessKeyId: string; readonly secretAccessKey: string };
@@ -61,7 +65,8 @@ export function parseIdentity(text: string): Identity | undefined {
     identity.ca !== undefined &&
     identity.objectStore !== undefined &&
     CERTIFICATES.every((name) => identity.certificates?.[name] !== undefined);
-  return isWhole ? (identity as Identity) : undefined;
+  // One that was made before there were roots names none in its request, so that it is made anew around what is kept.
+  return isWhole ? ({ ingressAuthority: { certificate: '', key: '' }, ...identity } as Identity) : undefined;
 }
 
 /** True when an identity's certificates hold for these addresses and names. */
@@ -73,7 +78,7 @@ export function isIdentityFor(identity: Identity, request: IdentityRequest): boo
 export type KeptIdentity = Partial<Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore'>>;
 
 /** So long before its end a certificate is renewed: a laptop may not see an `up` for weeks. */
-const RENEWAL_MS = 30 * 24 * 60 * 60 * 1000;
+export const RENEWAL_MS = 30 * 24 * 60 * 60 * 1000;
 
 /**
  * Whether certificates have ended or soon will: the first of their ends, and what stays of the identity when they are
@@ -84,8 +89,8 @@ export function planRenewal(
   nowMs: number,
 ): { readonly endsMs: number; readonly kept: KeptIdentity } | undefined {
   const isEnding = ({ certificate }: KeyPair): boolean => endOf(certificate) < nowMs + RENEWAL_MS;
-  const { ca, frontProxyCa, serviceAccount, objectStore, certificates } = identity;
-  const ending = [ca, frontProxyCa, ...Object.values(certificates)].filter(isEnding);
+  const { ca, frontProxyCa, ingressAuthority, serviceAccount, objectStore, certificates } = identity;
+  const ending = [ca, frontProxyCa, ingressAuthority, ...Object.values(certificates)].filter(isEnding);
   if (ending.length === 0) return undefined;
   return {
     endsMs: Math.min(...ending.map(({ certificate }) => endOf(certificate))),
@@ -99,7 +104,7 @@ export function planRenewal(
 }
 
 /** Infinity for a text that is no certificate: whoever is given it says so. */
-function endOf(certificate: string): number {
+export function endOf(certificate: string): number {
   try {
     return Date.parse(new X509Certificate(certificate).validTo);
   } catch {

@@ -220,6 +220,8 @@ export type Host = {
   readonly workingDirectory: string;
   /** Where downloads and built host programs are kept. */
   readonly cacheDirectory: string;
+  /** Where is kept what no other directory can be made anew from. */
+  readonly dataDirectory: string;
   /** Where logs and locks are kept. */
   readonly stateDirectory: string;
   readonly isRoot: boolean;
@@ -262,6 +264,8 @@ export type Host = {
   /** Limits that all containers of the host share, or undefined where the host has none of its own (not Linux). */
   findInotifyLimits(): Promise<InotifyLimits | undefined>;
   isProcessAlive(pid: number): boolean;
+  /** Runs a program without input to its end; undefined where this machine has none of that name. */
+  run(file: string, args: readonly string[]): Promise<ExecResult | undefined>;
   /** Runs `work` while no other process holds the lock of this name; the lock ends with its process, however that dies. */
   withLock<T>(
     name: string,

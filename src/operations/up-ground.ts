@@ -1,22 +1,23 @@
 /** What stands before `up` plans: images, identity, subnet and ports. What the cluster has, it keeps. */
 import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
 import type { DockerObservation } from '../engine/observe.ts';
-import type { Emit } from '../model/events.ts';
 import {
   isIdentityFor,
   planRenewal,
   type Identity,
   type IdentityRequest,
   type KeptIdentity,
+  type KeyPair,
 } from '../model/identity.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import { withoutProxyFor } from '../model/proxy.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 import { readIdentity, type Reader } from './access.ts';
+import { provideRoot, type RootMeans } from './local-authority.ts';
 import { readLastUp, type LastUp } from './last-up.ts';
 import { settlePorts, settleSubnet } from './settle.ts';
 
-export type MintIdentity = (request: IdentityRequest, kept?: KeptIdentity) => Promise<Identity>;
+export type MintIdentity = (request: IdentityRequest, root: KeyPair, kept?: KeptIdentity) => Promise<Identity>;
 
 /** What the volume `pki` holds. */
 type Kept = { readonly identity: Promise<Identity | undefined>; readonly lastUp: Promise<LastUp | undefined> };
@@ -39,25 +40,27 @@ export function readKept(runtime: Runtime, clusterName: string, reader?: Reader)
 /** Settles what the spec leaves open. `lastUp` may take longer than all else, and is not waited for. */
 export async function settle(
   { spec, isDryRun }: { readonly spec: ClusterSpec; readonly isDryRun: boolean },
-  { ports, emit, mintIdentity }: { readonly ports: Ports; readonly emit: Emit; readonly mintIdentity: MintIdentity },
+  means: RootMeans & { readonly ports: Ports; readonly mintIdentity: MintIdentity },
   docker: DockerObservation,
   ground: Ground,
 ): Promise<{ readonly context: ComponentContext; readonly lastUp: Kept['lastUp'] }> {
+  const { ports, emit, mintIdentity } = means;
   const { imageRefs } = ground;
   // A dry run may come before its image; without any container, all are made anew whichever identity there is.
   const readerRef = isDryRun ? docker.containers[0]?.imageRef : imageRefs['control-plane'];
   const kept = findKept(spec.name, docker, ports, { ground, readerRef });
-  const [subnet, settled, existing] = await Promise.all([
+  const [subnet, settled, existing, root] = await Promise.all([
     settleSubnet(spec, docker, ports.host),
     settlePorts(spec, docker, ports.host),
     kept.identity,
+    provideRoot(means, { isDryRun }),
   ]);
   for (const text of settled.notices) emit({ type: 'notice', text });
-  const wanted = identityRequest(spec, subnet);
+  const wanted = identityRequest(spec, subnet, root.certificate);
   const renewal = existing === undefined ? undefined : planRenewal(existing, ports.clock.now());
   if (renewal !== undefined) emit({ type: 'notice', text: describeRenewal(renewal) });
   const isKept = existing !== undefined && renewal === undefined && isIdentityFor(existing, wanted);
-  const identity = isKept ? existing : await mintIdentity(wanted, renewal?.kept ?? existing);
+  const identity = isKept ? existing : await mintIdentity(wanted, root, renewal?.kept ?? existing);
   // The subnet may have been chosen only now; nothing in it is reached through a proxy.
   const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
   return { context: { spec: reachable, identity, subnet, ports: settled.ports, imageRefs }, lastUp: kept.lastUp };

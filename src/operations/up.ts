@@ -21,6 +21,7 @@ import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.
 import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, requireRestored, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
+import type { MintRoot } from './local-authority.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { repairDatastore } from './datastore.ts';
 import { untilEnded } from './ending-namespaces.ts';
@@ -56,6 +57,7 @@ export type UpDependencies = {
   /** Present locally, or made so: pulled, built. */
   readonly ensureImages: () => Promise<ImageRefs>;
   readonly mintIdentity: MintIdentity;
+  readonly mintRoot: MintRoot;
 };
 
 export type UpResult = {

@@ -45,14 +45,18 @@ export const SPEC: ClusterSpec = {
 
 export const SUBNET = '172.30.0.0/24';
 
+/** A root in form, as of `fakeIdentity`. */
+export const FAKE_ROOT = { certificate: 'certificate of root\n', key: 'key of root\n' };
+
 /** An identity in form; its texts are no certificates. */
 export function fakeIdentity(spec: ClusterSpec = SPEC): Identity {
   const pair = (name: string) => ({ certificate: `certificate of ${name}\n`, key: `key of ${name}\n` });
   return {
     version: 1,
-    request: identityRequest(spec, SUBNET),
+    request: identityRequest(spec, SUBNET, FAKE_ROOT.certificate),
     ca: pair('ca'),
     frontProxyCa: pair('front-proxy-ca'),
+    ingressAuthority: pair('ingress-authority'),
     serviceAccount: { privateKey: 'private', publicKey: 'public' },
     certificates: Object.fromEntries(CERTIFICATES.map((name) => [name, pair(name)])) as Identity['certificates'],
     objectStore: { accessKeyId: 'access', secretAccessKey: 'secret-value' },

@@ -8,13 +8,14 @@ import { down, type DownResult } from '../../src/operations/down.ts';
 import { formatPlan } from '../../src/engine/plan.ts';
 import { status, type ClusterStatus } from '../../src/operations/status.ts';
 import type { MintIdentity } from '../../src/operations/up-ground.ts';
+import type { MintRoot } from '../../src/operations/local-authority.ts';
 import { converge, up, type UpRequest, type UpResult } from '../../src/operations/up.ts';
 import { FakeClock } from '../fakes/fake-clock.ts';
 import { FakeCluster } from '../fakes/fake-cluster.ts';
 import { FakeHost } from '../fakes/fake-host.ts';
 import { FakeObjectStore } from '../fakes/fake-object-store.ts';
 import { FakeRuntime } from '../fakes/fake-runtime.ts';
-import { fakeIdentity, SPEC } from './cluster.ts';
+import { FAKE_ROOT, fakeIdentity, SPEC } from './cluster.ts';
 
 const IMAGE_REFS = {
   'control-plane': 'sandbar/control-plane:1',
@@ -90,12 +91,15 @@ export class Machine {
         emit: (event) => this.events.push(event),
         ensureImages: () => Promise.resolve(IMAGE_REFS),
         mintIdentity: (...args) => this.mintIdentity(...args),
+        mintRoot: this.mintRoot,
       },
     );
   }
 
   /** Made in form only, unless a test wants real certificates. */
   mint: MintIdentity = (request) => Promise.resolve({ ...fakeIdentity(), request });
+
+  mintRoot: MintRoot = () => Promise.resolve(FAKE_ROOT);
 
   mintIdentity(...args: Parameters<MintIdentity>): Promise<Identity> {
     this.identitiesMade += 1;

@@ -27,6 +27,7 @@ export class Shell<M extends Machine = Machine> {
     const cli = {
       version: '1.2.3',
       host: machine.host,
+      clock: machine.clock,
       terminal,
       signal: new AbortController().signal,
       openPorts: () => Promise.resolve({ ...machine.ports, images: this.#images() }),
@@ -37,6 +38,7 @@ export class Shell<M extends Machine = Machine> {
       },
       watchFiles: () => Promise.resolve(),
       mintIdentity: (...args: Parameters<MintIdentity>) => machine.mintIdentity(...args),
+      mintRoot: machine.mintRoot,
     } as unknown as CliDependencies;
     const exitCode = await runProgram(argv, cli);
     return { exitCode, stdout: stdout.text(), stderr: stderr.text() };

@@ -23,7 +23,7 @@ import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { mintIdentity } from '../../src/adapters/pki.ts';
+import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
 import { echoApp, echoScript, grpcService, ingress, toolboxPod, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { createSandbox, eventually, SANDBAR } from './support.ts';
 import { connectS3 } from './writers.ts';
@@ -133,13 +133,17 @@ describe('ingress', () => {
 
   it("uses an Ingress's TLS secret", async () => {
     // Certificates of the right form; whose they are does not matter here.
-    const identity = await mintIdentity({
-      clusterName: 'tls',
-      nodeName: 'secure.localhost',
-      controlPlaneAddress: '127.0.0.1',
-      agentAddress: '127.0.0.1',
-      apiServiceAddress: '127.0.0.1',
-    });
+    const identity = await mintIdentity(
+      {
+        clusterName: 'tls',
+        nodeName: 'secure.localhost',
+        controlPlaneAddress: '127.0.0.1',
+        agentAddress: '127.0.0.1',
+        apiServiceAddress: '127.0.0.1',
+        rootCertificate: '',
+      },
+      await mintRoot('test'),
+    );
     const pair = identity.certificates['kubelet-serving'];
     await applyObjects([
       {

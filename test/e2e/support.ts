@@ -175,6 +175,7 @@ class TestSandbox implements Sandbox {
       SANDBAR_FILE: undefined,
       HOME: this.#home,
       XDG_STATE_HOME: join(this.#home, 'state'),
+      XDG_DATA_HOME: join(this.#home, 'data'),
       XDG_CACHE_HOME: CACHE_HOME,
       DOCKER_CONFIG: process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'),
       KUBECONFIG: this.kubeconfig,

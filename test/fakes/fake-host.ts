@@ -2,7 +2,7 @@ import { join } from 'node:path/posix';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { SandbarError } from '../../src/model/errors.ts';
-import type { DirectoryEntry, Host, InotifyLimits } from '../../src/model/ports.ts';
+import type { DirectoryEntry, ExecResult, Host, InotifyLimits } from '../../src/model/ports.ts';
 
 /** A machine in memory: files by path, ports that others listen on, routes. */
 export class FakeHost implements Host {
@@ -12,6 +12,7 @@ export class FakeHost implements Host {
   readonly homeDirectory = '/home/ada';
   readonly workingDirectory = '/home/ada/app';
   readonly cacheDirectory = '/home/ada/.cache/sandbar';
+  readonly dataDirectory = '/data/ada/sandbar';
   readonly stateDirectory = '/home/ada/.local/state/sandbar';
   readonly isRoot = false;
   readonly processId = 4711;
@@ -31,6 +32,8 @@ export class FakeHost implements Host {
   readonly alivePids = new Set([4711]);
   /** URL → status; what is not here does not answer. */
   readonly httpStatuses = new Map<string, number>();
+  /** What programs of this machine do, by name. */
+  readonly programs = new Map<string, (args: readonly string[]) => ExecResult>();
   readonly #locks = new Map<string, Promise<unknown>>();
 
   constructor(env: Readonly<Record<string, string | undefined>> = {}) {
@@ -144,6 +147,10 @@ export class FakeHost implements Host {
 
   findInotifyLimits(): Promise<InotifyLimits | undefined> {
     return Promise.resolve(this.inotifyLimits);
+  }
+
+  run(file: string, args: readonly string[]): Promise<ExecResult | undefined> {
+    return Promise.resolve(this.programs.get(file)?.(args));
   }
 
   isProcessAlive(pid: number): boolean {

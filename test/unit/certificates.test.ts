@@ -1,20 +1,27 @@
 import { X509Certificate } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { mintIdentity } from '../../src/adapters/pki.ts';
-import { IDENTITY_PATH, parseIdentity, type Identity, type KeptIdentity } from '../../src/model/identity.ts';
+import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
+import {
+  IDENTITY_PATH,
+  parseIdentity,
+  type Identity,
+  type KeptIdentity,
+  type KeyPair,
+} from '../../src/model/identity.ts';
 import { fakeIdentity } from '../builders/cluster.ts';
 import { Machine } from '../builders/machine.ts';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const VALID_MS = 3650 * DAY_MS;
 const { request } = fakeIdentity();
+let root: KeyPair;
 
 /** An identity whose new certificates end so many days from now. */
 async function mintEndingIn(days: number, kept?: KeptIdentity): Promise<Identity> {
   const now = Date.now();
   vi.setSystemTime(now + days * DAY_MS - VALID_MS);
   try {
-    return await mintIdentity(request, kept);
+    return await mintIdentity({ ...request, rootCertificate: root.certificate }, root, kept);
   } finally {
     vi.setSystemTime(now);
   }
@@ -26,7 +33,9 @@ describe('certificates near their end', () => {
   beforeEach(async () => {
     machine = new Machine();
     vi.useFakeTimers({ toFake: ['Date'], now: machine.clock.now() });
-    machine.mint = (_, kept) => mintIdentity(request, kept);
+    root = await mintRoot('test');
+    machine.mintRoot = () => Promise.resolve(root);
+    machine.mint = mintIdentity;
     await machine.up();
     machine.events.length = 0;
   });

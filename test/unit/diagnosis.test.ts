@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { diagnose } from '../../src/diagnosis/diagnose.ts';
 import type { Objects } from '../../src/diagnosis/kubernetes.ts';
 import { checkCertificates, readyzProblem } from '../../src/diagnosis/parts.ts';
-import { mintIdentity } from '../../src/adapters/pki.ts';
+import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
 import { fakeIdentity } from '../builders/cluster.ts';
 import { ago, eventOf, findings, nodeWith, NOW_MS, partWith, snapshotWith, worldOf } from '../builders/diagnosis.ts';
 
@@ -97,7 +97,7 @@ describe('the API server', () => {
 
 describe('certificates', () => {
   it('are told of before they end, and after', async () => {
-    const identity = await mintIdentity(fakeIdentity().request);
+    const identity = await mintIdentity(fakeIdentity().request, await mintRoot('test'));
     const endMs = Date.parse(new X509Certificate(identity.certificates.admin.certificate).validTo);
     const severityAt = (ms: number): string => checkCertificates(identity, ms).severity;
     expect([endMs - 90 * DAY_MS, endMs - 3 * DAY_MS, endMs + 3 * DAY_MS].map(severityAt)).toEqual([

@@ -4,11 +4,10 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { postForLines } from '../../src/adapters/kubernetes-lines.ts';
-import { mintIdentity } from '../../src/adapters/pki.ts';
-import { identityRequest } from '../../src/components/context.ts';
+import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
 import { adminAccess } from '../../src/operations/access.ts';
 import type { ApiAccess } from '../../src/model/ports.ts';
-import { SPEC, SUBNET } from '../builders/cluster.ts';
+import { fakeIdentity } from '../builders/cluster.ts';
 
 let server: Server;
 let access: ApiAccess;
@@ -16,7 +15,7 @@ let access: ApiAccess;
 let answer: (response: ServerResponse) => void;
 
 beforeAll(async () => {
-  const identity = await mintIdentity(identityRequest(SPEC, SUBNET));
+  const identity = await mintIdentity(fakeIdentity().request, await mintRoot('test'));
   const { certificate: cert, key } = identity.certificates.apiserver;
   server = createServer({ cert, key }, (request, response) => {
     request.resume();

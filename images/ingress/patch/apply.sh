@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider. The module
-# is taken as its checksum has it; this fails when upstream's source no longer has the place.
+# Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider, and with
+# certificates of our own for names below localhost. The module is taken as its checksum has it; this fails when
+# upstream's source no longer has the places.
 set -eu
 work=$1
 module=github.com/traefik/traefik/v3
@@ -19,6 +20,13 @@ awk -v place="$place" \
 mv "$work/kubernetes.go" "$provider/kubernetes.go"
 # Without the lines that keep it out of our own module.
 sed "1,/^package/{/^package/!d}" patch/priority.go > "$provider/priority.go"
+
+manager=$work/traefik/pkg/tls/tlsmanager.go
+place='return store.GetDefaultCertificate(), nil'
+grep -qF "$place" "$manager"
+sed -e "s|$place|return localhost.CertificateFor(clientHello.ServerName, store.GetDefaultCertificate())|" \
+    -e 's|^import ($|import (\n\t"sandbar.dev/ingress/localhost"|' "$manager" > "$work/tlsmanager.go"
+mv "$work/tlsmanager.go" "$manager"
 
 cp go.mod "$work/go.mod"
 cp go.sum "$work/go.sum"

@@ -39,6 +39,7 @@ export async function upWithContext(
       ports,
       emit,
       mintIdentity: cli.mintIdentity,
+      mintRoot: cli.mintRoot,
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
         const wanted = { names: [...COMPONENTS, 'mount'] as const, repository, signal: cli.signal };
@@ -87,7 +88,7 @@ export function formatUp(result: UpResult, ms: number): string {
   const changes = formatPlan(result.plan);
   if (result.isDryRun) return changes === '' ? `cluster ${clusterName}: nothing to change` : changes;
   const { ports, spec } = context;
-  const host = ports.http === 80 ? '' : `:${String(ports.http)}`;
+  const portIn = (port: number, usual: number): string => (port === usual ? '' : `:${String(port)}`);
   const headline =
     changes === ''
       ? `cluster ${clusterName} is up: nothing to change`
@@ -96,7 +97,10 @@ export function formatUp(result: UpResult, ms: number): string {
     headline,
     `  kubectl context  ${contextName(clusterName)}`,
     ...(spec.ingress.isEnabled
-      ? [`  ingress          http://NAME.localhost${host} for an Ingress with that host`]
+      ? [
+          `  ingress          http://NAME.localhost${portIn(ports.http, 80)} for an Ingress with that host`,
+          `                   https://NAME.localhost${portIn(ports.https, 443)} without warnings after sandbar trust`,
+        ]
       : []),
     ...(spec.objectStore.isEnabled
       ? [`  object store     http://127.0.0.1:${String(ports.objectStore)} (keys: sandbar env)`]

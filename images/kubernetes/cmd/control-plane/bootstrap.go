@@ -55,11 +55,11 @@ func bootstrap(ctx context.Context, config *rest.Config, objects []unstructured.
 	}
 	namespaces = append(namespaces, namespaceObjects(client)...)
 	others = append(others, priorityClassObjects(client)...)
-	caCertificate, err := os.ReadFile(pkiDirectory + "ca.crt")
+	rootCertificates, err := os.ReadFile(pkiDirectory + "root-ca.crt")
 	if err != nil {
 		return err
 	}
-	others = append(others, namespaceContents(client, string(caCertificate))...)
+	others = append(others, namespaceContents(client, string(rootCertificates))...)
 
 	policy, ctxPolicy := errgroup.WithContext(ctx)
 	policy.Go(func() error { return bootstrapClusterPolicy(ctxPolicy, client.RbacV1(), &written{}) })
@@ -81,7 +81,7 @@ func repairObjects(ctx context.Context, config *rest.Config) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	caCertificate, err := os.ReadFile(pkiDirectory + "ca.crt")
+	rootCertificates, err := os.ReadFile(pkiDirectory + "root-ca.crt")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func repairObjects(ctx context.Context, config *rest.Config) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	others, err := missing(ctx, append(priorityClassObjects(client), namespaceContents(client, string(caCertificate))...))
+	others, err := missing(ctx, append(priorityClassObjects(client), namespaceContents(client, string(rootCertificates))...))
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func priorityClassObjects(client kubernetes.Interface) []desiredObject {
 
 // namespaceContents are the two objects that the controller manager would put into each namespace once it runs, and
 // that every pod waits for. Made here, the first pod does not wait.
-func namespaceContents(client kubernetes.Interface, caCertificate string) []desiredObject {
+func namespaceContents(client kubernetes.Interface, rootCertificates string) []desiredObject {
 	var objects []desiredObject
 	for _, namespace := range systemNamespaces {
 		objects = append(objects,
@@ -218,7 +218,7 @@ func namespaceContents(client kubernetes.Interface, caCertificate string) []desi
 					Name:        rootcacertpublisher.RootCACertConfigMapName,
 					Annotations: map[string]string{rootcacertpublisher.DescriptionAnnotation: rootcacertpublisher.Description},
 				},
-				Data: map[string]string{"ca.crt": caCertificate},
+				Data: map[string]string{"ca.crt": rootCertificates},
 			}),
 		)
 	}

@@ -178,7 +178,7 @@ func controllerManagerFlags(config Config) map[string]string {
 		"cluster-signing-key-file":  pkiDirectory + "ca.key",
 		// The default lies on the read-only root.
 		"flex-volume-plugin-dir":           "/tmp/flexvolume",
-		"root-ca-file":                     pkiDirectory + "ca.crt",
+		"root-ca-file":                     pkiDirectory + "root-ca.crt",
 		"service-account-private-key-file": pkiDirectory + "sa.key",
 		// No other client competes for this API server.
 		"kube-api-qps":   "-1",
