@@ -156,6 +156,15 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     .addOption(new Option('--shell <shell>', 'the syntax of this shell').choices(['sh', 'fish', 'powershell']))
     .action(run(async () => (await import('./commands/bucket.ts')).runEnv));
 
+  add(program, 'trust', "make this machine accept the ingress' certificates of names below localhost", [
+    'sandbar trust',
+    'sandbar trust --remove',
+    'NODE_EXTRA_CA_CERTS="$(sandbar trust --print)" node app.js',
+  ])
+    .option('--remove', 'take that back')
+    .option('--print', "only print the path of the root's certificate, for clients with a list of their own")
+    .action(run(async () => (await import('./commands/trust.ts')).runTrust));
+
   const config = add(program, 'config', 'sandbar.yaml: check it, or print its JSON schema');
   add(config, 'validate', 'say everything that is wrong with sandbar.yaml').action(
     run(async () => (await import('./commands/config.ts')).runConfigValidate),

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import path from 'node:path';
 import { rootCertificates } from 'node:tls';
 import type { Diagnostic } from '../model/errors.ts';
+import { isLocalAuthority } from '../model/local-authority.ts';
 import type { Host } from '../model/ports.ts';
 import type { FileContent } from '../model/spec.ts';
 import { readVariable } from './environment.ts';
@@ -55,7 +56,8 @@ const LOCAL_DIRECTORIES = [
 
 /**
  * Certificates that SSL_CERT_FILE and NODE_EXTRA_CA_CERTS stand for and that a node lacks. Where they name the system's
- * own bundle, those are the locally added ones. It is not compared with a list of public roots: what a distribution
+ * own bundle, those are the locally added ones. The root of `sandbar trust` is none of them: a node needs nothing from
+ * names below `localhost`, and would be made anew. The bundle is not compared with a list of public roots: what a distribution
  * still has and such a list has dropped was often dropped because it is not to be trusted. Any other file counts whole
  * but for roots that everybody has, since a file for SSL_CERT_FILE mostly repeats them.
  */
@@ -75,7 +77,7 @@ export async function findEnvironmentCertificates(
     const text = await host.readFile(file);
     const { certificates, problem } = parseCertificates(text ?? '');
     if (problem === undefined) {
-      const own = certificates.filter((certificate) => !isPublicRoot(certificate));
+      const own = certificates.filter((certificate) => !isPublicRoot(certificate) && !isLocalAuthority(certificate));
       if (own.length > 0) files.set(file, { path: file, content: `${own.join('\n')}\n` });
     } else {
       warnings.push({ file: name, message: `${written} ${text === undefined ? 'does not exist' : problem}: ignored` });
@@ -95,7 +97,8 @@ async function readLocalCertificates(host: Pick<Host, 'readFile' | 'listDirector
       else if (/\.(?:crt|pem)$/.test(entry.name)) {
         const { certificates, problem } = parseCertificates((await host.readFile(file)) ?? '');
         // A file that the system's own tools would skip is skipped here too.
-        if (problem === undefined) files.push({ path: file, content: `${certificates.join('\n')}\n` });
+        const own = problem === undefined ? certificates.filter((certificate) => !isLocalAuthority(certificate)) : [];
+        if (own.length > 0) files.push({ path: file, content: `${own.join('\n')}\n` });
       }
     }
   }

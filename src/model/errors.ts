@@ -172,6 +172,12 @@ export const ERRORS = {
     meaning: 'The object store refused something, or does not answer.',
     fix: '`sandbar status` shows whether it runs, `sandbar logs object-store` what it says.',
   },
+  TRUST_FAILED: {
+    exitCode: 3,
+    meaning:
+      'A store of trusted certificates was not changed: only root may, a program is missing that does it, or it failed.',
+    fix: 'The message has the command; `sandbar trust` may be run again at any time.',
+  },
   INTERRUPTED: {
     exitCode: 130,
     meaning: 'Ctrl-C, or the answer to a question was no.',

@@ -17,6 +17,7 @@ import {
   type ClusterState,
 } from './access.ts';
 import { probesFor } from './component-probes.ts';
+import { observeTrust, type StoreTrust } from './trust.ts';
 
 export type ComponentStatus = {
   readonly component: string;
@@ -34,6 +35,9 @@ export type ClusterStatus = {
   readonly context: string;
   readonly apiServer: string | undefined;
   readonly ingress: string | undefined;
+  readonly ingressTls: string | undefined;
+  /** Stores of this machine that are to know the ingress' certificates, and whether they do. */
+  readonly trust: readonly StoreTrust[];
   readonly objectStore: string | undefined;
   readonly objectStoreConsole: string | undefined;
 };
@@ -54,9 +58,10 @@ const TIMEOUT_MS = 2_000;
 
 /** Asks every component once. A container that somebody removed is told of too. */
 export async function status(clusterName: string, ports: Ports, signal: AbortSignal): Promise<ClusterStatus> {
-  const [containers, identity] = await Promise.all([
+  const [containers, identity, trust] = await Promise.all([
     findContainers(ports.runtime, clusterName),
     readIdentity(ports.runtime, clusterName),
+    observeTrust(ports.host),
   ]);
   const components = await askComponents({ clusterName, containers, identity }, ports, signal);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
@@ -71,6 +76,8 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     context: contextName(clusterName),
     apiServer: url('control-plane', 6443, 'https'),
     ingress: url('ingress', 80),
+    ingressTls: url('ingress', 443, 'https'),
+    trust,
     objectStore: url('object-store', 9000),
     objectStoreConsole: url('object-store', 9001),
   };

@@ -29,11 +29,19 @@ function formatStatus(result: ClusterStatus, terminal: Terminal): string {
     ['kubectl context', result.context],
     ['API server', result.apiServer],
     ['ingress', result.ingress],
+    ['with TLS', result.ingressTls && `${result.ingressTls} (${describeTrust(result)})`],
     ['object store', result.objectStore],
     ['its console', result.objectStoreConsole],
   ].filter((place): place is [string, string] => place[1] !== undefined);
   const headline = `cluster ${result.name} is ${describeState(result)}`;
   return [headline, formatTable(rows), '', formatTable(places)].join('\n');
+}
+
+function describeTrust({ trust }: ClusterStatus): string {
+  const missing = trust
+    .filter(({ isTrusted }) => !isTrusted)
+    .map(({ kind, place }) => (kind === 'system' ? kind : place));
+  return missing.length === 0 ? 'trusted by this machine' : `not trusted by ${missing.join(', ')}: sandbar trust`;
 }
 
 function describeState({ isReady, state }: ClusterStatus): string {
