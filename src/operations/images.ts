@@ -34,19 +34,19 @@ export type ListedImage = {
   readonly usedBy: readonly string[];
 };
 
-type ResolveOptions = {
-  readonly names: readonly RuntimeImageName[];
+type ResolveOptions<Name extends ImageName = RuntimeImageName> = {
+  readonly names: readonly Name[];
   /** A repository to pull missing images from, as `registry.example/team/sandbar`. */
   readonly repository?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 };
 
 /** Makes the images present: already here, or pulled from the repository when one is set, or built. Returns their references. */
-export async function resolveImages(
+export async function resolveImages<Name extends ImageName>(
   ports: ImagePorts,
   emit: Emit,
-  options: ResolveOptions,
-): Promise<ReadonlyMap<RuntimeImageName, string>> {
+  options: ResolveOptions<Name>,
+): Promise<ReadonlyMap<Name, string>> {
   const plans = await currentPlans(ports);
   const refs = new Map(options.names.map((name) => [name, getPlan(plans, name).ref]));
   const found = await Promise.all([...refs.values()].map((ref) => ports.images.findImage(ref)));

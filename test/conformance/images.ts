@@ -1,0 +1,88 @@
+/** The images that upstream's suite runs, under the names that it uses, built on this machine. */
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { createClock } from '../../src/adapters/clock.ts';
+import { createHost } from '../../src/adapters/host.ts';
+import { DockerImageBuilder } from '../../src/adapters/image-builder.ts';
+import type { DockerRuntime } from '../../src/adapters/docker.ts';
+import { hashOf } from '../../src/model/hash.ts';
+import type { ImageBuild, ImageSource } from '../../src/model/images.ts';
+import { resolveImages } from '../../src/operations/images.ts';
+
+const REGISTRY = 'registry.k8s.io';
+const TEST_REGISTRY = `${REGISTRY}/e2e-test-images`;
+
+/** Stage of images/conformance/Dockerfile → the name in the suite (test/utils/image/manifest.go of its module). */
+const TEST_IMAGES = {
+  agnhost: `${TEST_REGISTRY}/agnhost:2.63.0`,
+  'agnhost-previous': `${TEST_REGISTRY}/agnhost:2.55`,
+  busybox: `${TEST_REGISTRY}/busybox:1.37.0-1`,
+  etcd: `${REGISTRY}/etcd:3.6.8-0`,
+  'glibc-dns-testing': `${TEST_REGISTRY}/glibc-dns-testing:2.0.0`,
+  kitten: `${TEST_REGISTRY}/kitten:1.8`,
+  nautilus: `${TEST_REGISTRY}/nautilus:1.8`,
+  nginx: `${TEST_REGISTRY}/nginx:1.15-4`,
+  'nginx-new': `${TEST_REGISTRY}/nginx:1.27-0`,
+  nonewprivs: `${TEST_REGISTRY}/nonewprivs:1.4`,
+  nonroot: `${TEST_REGISTRY}/nonroot:1.5`,
+  'sample-apiserver': `${TEST_REGISTRY}/sample-apiserver:1.29.2`,
+} as const;
+
+/** Where the stages are. */
+const FOLDER = 'conformance';
+
+export type ConformanceImages = {
+  /** Holds `e2e.test`, `ginkgo` and `kubectl`. */
+  readonly suiteRef: string;
+  /** Names of the images that pods of the suite run. */
+  readonly testRefs: readonly string[];
+};
+
+/** Builds what is missing, and gives the images their names in the suite. */
+export async function provideConformanceImages(
+  runtime: DockerRuntime,
+  options: { readonly root: string; readonly onProgress: (text: string) => void; readonly signal?: AbortSignal },
+): Promise<ConformanceImages> {
+  const { root, onProgress, signal } = options;
+  const host = createHost();
+  const images = new DockerImageBuilder({
+    docker: await runtime.client(),
+    imagesDirectory: join(root, 'images'),
+    logDirectory: join(root, '.sandbar', 'conformance', 'logs'),
+    env: process.env,
+    homeDirectory: homedir(),
+    isRoot: host.isRoot,
+  });
+  const parts = await resolveImages({ images, runtime, host, clock: createClock() }, () => undefined, {
+    names: ['base', 'builder'],
+    signal,
+  });
+  const sources = (await images.listSources()).filter(({ path }) => path.startsWith(`${FOLDER}/`));
+  const provide = async (stage: string): Promise<string> => {
+    const build = planStage(stage, sources, { BASE: parts.get('base') ?? '', BUILDER: parts.get('builder') ?? '' });
+    if ((await images.findImage(build.ref)) === undefined) {
+      onProgress(`building ${stage}`);
+      await images.build(build, { onProgress: () => undefined, signal });
+    }
+    return build.ref;
+  };
+  const suiteRef = await provide('suite');
+  for (const [stage, name] of Object.entries(TEST_IMAGES)) await images.tag(await provide(stage), name);
+  return { suiteRef, testRefs: Object.values(TEST_IMAGES) };
+}
+
+function planStage(
+  stage: string,
+  sources: readonly ImageSource[],
+  parts: Readonly<Record<'BASE' | 'BUILDER', string>>,
+): ImageBuild {
+  const buildArguments = { ...parts, IMAGE: stage };
+  const ordered = [...sources].sort((a, b) => (a.path < b.path ? -1 : 1));
+  return {
+    name: stage,
+    ref: `sandbar-conformance/${stage}:${hashOf({ sources: ordered, buildArguments })}`,
+    sources: ordered,
+    dockerfile: `${FOLDER}/Dockerfile`,
+    buildArguments,
+  };
+}

@@ -1,0 +1,104 @@
+/** One run of upstream's suite against a cluster, in a container beside it. */
+import { createWriteStream } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { finished, pipeline } from 'node:stream/promises';
+import type Dockerode from 'dockerode';
+import { extract } from 'tar';
+import { createTar } from '../../src/model/tar.ts';
+import { readReport, type SpecResult } from './report.ts';
+
+/** Folder in the container that the suite writes its reports to. */
+const REPORTS = '/tmp/reports';
+const REPORT = 'report.json';
+const PRIVATE = 0o600;
+const API_PORT = 6443;
+
+export type SuiteRun = {
+  readonly docker: Dockerode;
+  readonly clusterName: string;
+  /** As `sandbar kubeconfig` prints it: for the host. */
+  readonly kubeconfig: string;
+  readonly suiteRef: string;
+  /** Names of tests, as regular expressions of Go. */
+  readonly focus: readonly string[];
+  readonly skip: readonly string[];
+  readonly processes: number;
+  /** Where reports and the log go. */
+  readonly directory: string;
+  /** Gets what the suite prints, beside the log. */
+  readonly output?: NodeJS.WritableStream;
+  readonly signal?: AbortSignal;
+};
+
+/**
+ * Runs the tests, those that bear others beside them first and in parallel, the serial ones after them, and returns what
+ * became of each that was chosen.
+ */
+export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
+  const { docker, clusterName, directory, signal } = run;
+  await mkdir(directory, { recursive: true });
+  const name = `sandbar-${clusterName}-conformance`;
+  await docker.getContainer(name).remove({ force: true }).catch(ignoreMissing);
+  const container = await docker.createContainer({
+    name,
+    Image: run.suiteRef,
+    Cmd: suiteCommand(run),
+    HostConfig: { NetworkMode: `sandbar-${clusterName}` },
+  });
+  const remove = (): Promise<unknown> => container.remove({ force: true, v: true }).catch(ignoreMissing);
+  signal?.addEventListener('abort', () => void remove(), { once: true });
+  try {
+    const kubeconfig = await kubeconfigWithin(run);
+    const files = createTar([{ path: 'kubeconfig', mode: PRIVATE, content: kubeconfig }]);
+    await container.putArchive(files, { path: '/tmp' });
+    const stream = await container.attach({ stream: true, stdout: true, stderr: true });
+    const both = new PassThrough();
+    docker.modem.demuxStream(stream, both, both);
+    stream.on('end', () => both.end());
+    if (run.output !== undefined) both.pipe(run.output, { end: false });
+    const logged = pipeline(both, createWriteStream(join(directory, 'output.log')));
+    await container.start();
+    await container.wait();
+    await logged;
+    signal?.throwIfAborted();
+    await finished((await container.getArchive({ path: REPORTS })).pipe(extract({ cwd: directory, strip: 1 })));
+  } finally {
+    await remove();
+  }
+  return readReport(await readFile(join(directory, REPORT), 'utf8'));
+}
+
+function suiteCommand({ focus, skip, processes }: SuiteRun): string[] {
+  return [
+    'ginkgo',
+    `--procs=${String(processes)}`,
+    '--no-color',
+    '--silence-skips',
+    '--timeout=6h',
+    '--poll-progress-after=30m',
+    `--output-dir=${REPORTS}`,
+    `--json-report=${REPORT}`,
+    '--junit-report=junit.xml',
+    ...focus.map((pattern) => `--focus=${pattern}`),
+    ...skip.map((pattern) => `--skip=${pattern}`),
+    '/usr/local/bin/e2e.test',
+    '--',
+    '--kubeconfig=/tmp/kubeconfig',
+    '--kubectl-path=/usr/local/bin/kubectl',
+    '--provider=skeleton',
+    '--disable-log-dump',
+  ];
+}
+
+/** The same access, to the address that the API server has inside of the cluster's network. */
+async function kubeconfigWithin({ docker, clusterName, kubeconfig }: SuiteRun): Promise<string> {
+  const { NetworkSettings } = await docker.getContainer(`sandbar-${clusterName}-control-plane`).inspect();
+  const address = NetworkSettings.Networks[`sandbar-${clusterName}`]?.IPAddress ?? '';
+  return kubeconfig.replace(/^(\s*server: ).*$/m, `$1https://${address}:${String(API_PORT)}`);
+}
+
+function ignoreMissing(error: unknown): void {
+  if ((error as { statusCode?: number }).statusCode !== 404) throw error;
+}
