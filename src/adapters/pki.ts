@@ -3,6 +3,7 @@ import { randomBytes, webcrypto } from 'node:crypto';
 import type { Extension } from '@peculiar/x509';
 import { LOCAL_AUTHORITY } from '../model/local-authority.ts';
 import type { CertificateName, Identity, IdentityRequest, KeptIdentity, KeyPair } from '../model/identity.ts';
+import { METRICS_SERVICE } from '../model/names.ts';
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 /** Ten years, for leaves too: they live and die with the sandbox, whose CA key lies beside them. */
@@ -101,6 +102,13 @@ export async function mintIdentity(
     ingress: { commonName: 'system:sandbar:ingress', usage: 'client' },
     // For host names outside of `localhost` that no Ingress brings a certificate for.
     'ingress-serving': { commonName: 'sandbar-ingress', usage: 'server', dnsNames: ['localhost'] },
+    metrics: { commonName: 'system:sandbar:metrics', usage: 'client' },
+    'metrics-serving': {
+      commonName: METRICS_SERVICE.name,
+      usage: 'server',
+      // The API server asks for it by the name of its Service.
+      dnsNames: [`${METRICS_SERVICE.name}.${METRICS_SERVICE.namespace}.svc`],
+    },
     admin: { commonName: 'sandbar-admin', organization: 'system:masters', usage: 'client' },
   };
   const issued = await Promise.all(

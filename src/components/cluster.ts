@@ -6,6 +6,7 @@ import { addressesIn, type ComponentContext } from './context.ts';
 import { controlPlane } from './control-plane.ts';
 import { dnsContainer } from './dns.ts';
 import { ingressContainer } from './ingress.ts';
+import { metricsContainer } from './metrics.ts';
 import { objectStore } from './object-store.ts';
 import { builtInObjects, objectResources } from './objects.ts';
 
@@ -40,6 +41,7 @@ export function desiredCluster(context: ComponentContext, manifests: readonly Ku
     dnsContainer(context),
     ...(spec.ingress.isEnabled ? [ingressContainer(context)] : []),
     ...objectStore(context),
+    ...(spec.metrics.isEnabled ? [metricsContainer(context)] : []),
   ];
   return {
     docker: resources.filter((resource) => resource.kind !== 'bucket'),

@@ -20,7 +20,7 @@ export type ComponentContext = {
 };
 
 /** Offsets in the Docker network's subnet: fixed, so that every component knows the others before they start. */
-const OFFSETS = { gateway: 1, controlPlane: 2, agent: 3, dns: 4, ingress: 5, objectStore: 6 } as const;
+const OFFSETS = { gateway: 1, controlPlane: 2, agent: 3, dns: 4, ingress: 5, objectStore: 6, metrics: 7 } as const;
 
 export type Addresses = Readonly<Record<keyof typeof OFFSETS, string>>;
 

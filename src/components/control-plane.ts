@@ -3,6 +3,7 @@ import { containerName, networkName, nodeName, volumeName } from '../model/names
 import type { ContainerFile, ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
 import { addressesIn, clusterRoutes, type ComponentContext } from './context.ts';
 import { jsonFile, textFile } from './files.ts';
+import { metricsRegistration } from './metrics.ts';
 
 /** etcd, API server, controller manager and scheduler in one process; `objects` are there before it says it is ready. */
 export function controlPlane(
@@ -93,6 +94,7 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
     textFile('/etc/sandbar/pki/sa.pub', identity.serviceAccount.publicKey),
     // Objects that changed are applied to the running API server; the identity is compared through the files above.
     { ...jsonFile('/etc/sandbar/objects.json', objects), isInert: true },
+    jsonFile('/etc/sandbar/registrations.json', spec.metrics.isEnabled ? [metricsRegistration(context)] : []),
     { ...jsonFile(IDENTITY_PATH, identity), isInert: true },
   ];
 }

@@ -1,11 +1,12 @@
 /** The Kubernetes objects that every cluster has: what wires DNS, object store, ingress and volumes to it. */
 import { hashOf } from '../model/hash.ts';
-import { OBJECT_HASH, OBJECT_ORIGIN, SYSTEM_NAMESPACE } from '../model/names.ts';
+import { METRICS_SERVICE, OBJECT_HASH, OBJECT_ORIGIN, SYSTEM_NAMESPACE } from '../model/names.ts';
 import { objectIdOf } from '../model/objects.ts';
 import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
 import { INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
+import { METRICS_PORTS, METRICS_RULES, metricsObjects } from './metrics.ts';
 import { mountObjects } from './mounts.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
@@ -53,6 +54,7 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
     },
     ...(spec.ingress.isEnabled ? ingressObjects(context) : []),
     ...(spec.objectStore.isEnabled ? objectStoreObjects(context) : []),
+    ...(spec.metrics.isEnabled ? metricsServing(context) : []),
   ];
 }
 
@@ -179,6 +181,15 @@ function objectStoreObjects(context: ComponentContext): readonly KubernetesObjec
   ];
 }
 
+function metricsServing({ subnet }: ComponentContext): readonly KubernetesObject[] {
+  const { name: service, namespace } = METRICS_SERVICE;
+  return [
+    ...metricsObjects(userName('metrics')),
+    ...userRole('metrics', METRICS_RULES),
+    endpoints({ service, namespace, address: addressesIn(subnet).metrics, ports: METRICS_PORTS }),
+  ];
+}
+
 /** A Service without selector points here: at a container outside the node. */
 function endpoints(target: {
   readonly service: string;
@@ -202,7 +213,7 @@ function endpoints(target: {
 
 /** A role for the user that a component's certificate names. */
 function userRole(component: string, rules: readonly PolicyRule[]): readonly KubernetesObject[] {
-  const name = `system:sandbar:${component}`;
+  const name = userName(component);
   return [
     { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', metadata: { name }, rules },
     {
@@ -213,4 +224,9 @@ function userRole(component: string, rules: readonly PolicyRule[]): readonly Kub
       subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name }],
     },
   ];
+}
+
+/** The user that a component's certificate names. */
+function userName(component: string): string {
+  return `system:sandbar:${component}`;
 }

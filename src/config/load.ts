@@ -258,7 +258,7 @@ function networkOf({ network }: WrittenConfig): ClusterSpec['network'] {
 
 function settingsOf(
   config: WrittenConfig,
-): Pick<ClusterSpec, 'name' | 'kubernetes' | 'ports' | 'ingress' | 'objectStore' | 'mirrors'> {
+): Pick<ClusterSpec, 'name' | 'kubernetes' | 'ports' | 'ingress' | 'objectStore' | 'metrics' | 'mirrors'> {
   const { kubernetes, ingress, objectStore, mirrors } = config;
   const isObjectStoreEnabled = objectStore?.enabled ?? true;
   const port = (key: keyof ClusterSpec['ports']): PortWish => {
@@ -293,6 +293,7 @@ function settingsOf(
           : [{ name: bucket.name, hasVersioning: bucket.versioning ?? false }];
       }),
     },
+    metrics: { isEnabled: config.metrics ?? true },
     mirrors: Object.entries(mirrors ?? {}).map(([registry, endpoints]) => ({
       registry,
       endpoints: endpoints.filter((endpoint) => endpoint !== undefined),

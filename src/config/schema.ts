@@ -46,6 +46,7 @@ export type WrittenConfig = {
     readonly region?: string;
     readonly buckets?: readonly (WrittenBucket | undefined)[];
   };
+  readonly metrics?: boolean;
   readonly caCertificates?: readonly (string | undefined)[];
   readonly mirrors?: Readonly<Record<string, readonly (string | undefined)[]>>;
   readonly manifests?: readonly (string | undefined)[];
@@ -154,6 +155,11 @@ export const CONFIG_SCHEMA = {
         examples: [['pictures', { name: 'reports', versioning: true }]],
       },
     }),
+    metrics: {
+      description: 'Whether metrics.k8s.io is served, which `kubectl top` and autoscalers ask.',
+      type: 'boolean',
+      default: true,
+    },
     caCertificates: {
       description: 'Files with CA certificates (PEM) that the node trusts when it pulls images, relative to this file.',
       type: 'array',

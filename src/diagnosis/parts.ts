@@ -1,7 +1,7 @@
 /** The parts of a cluster: containers, what they answer, and what of this machine belongs to them. */
 import { overlaps, parseCidr } from '../model/cidr.ts';
 import { planRenewal, type Identity } from '../model/identity.ts';
-import { contextName } from '../model/names.ts';
+import { contextName, isAside } from '../model/names.ts';
 import type { ApiAccess } from '../model/ports.ts';
 import type { ContainerState } from '../model/resources.ts';
 import { counted, oneLine, type Check } from './check.ts';
@@ -92,7 +92,8 @@ function stopped({ component, containerName, state, exitCode, error, lastLine }:
 function unready({ component, problem = '' }: Part): Check {
   return {
     id: 'part.unready',
-    severity: 'error',
+    // Nobody waited for it: it may not be there yet.
+    severity: isAside(component) ? 'warning' : 'error',
     subject: component,
     message: `it runs, but does not do its work: ${oneLine(problem)}`,
     fix: `sandbar logs ${component} --tail 20 (sandbar up waits for it and says more)`,

@@ -1,5 +1,6 @@
 /** Desired and observed in, steps out. Pure: the plan is data that is printed, asked about, or applied. */
 import { changedSections, fingerprintOf } from './fingerprint.ts';
+import { isAside } from '../model/names.ts';
 import type {
   ContainerResource,
   Deed,
@@ -33,6 +34,12 @@ export function plan(desired: readonly Resource[], observed: ObservedState): Pla
 /** True when nothing would change: every step only waits. */
 export function isConverged(steps: Plan): boolean {
   return steps.every((step) => step.verb === 'wait');
+}
+
+/** True of a step that has a container run which nobody waits for. */
+export function isForLater(step: Step): boolean {
+  const isStart = step.verb === 'create' || step.verb === 'start';
+  return isStart && step.resource.kind === 'container' && isAside(step.owner);
 }
 
 /** One line a step, as `--dry-run` prints it. */
@@ -117,7 +124,8 @@ function stepsFor(resource: Resource, decision: Decision | undefined): readonly 
     case undefined:
       break;
   }
-  if (resource.kind === 'container' && resource.probes.length > 0) steps.push(waitFor(resource));
+  if (resource.kind === 'container' && resource.probes.length > 0 && !isAside(resource.owner))
+    steps.push(waitFor(resource));
   return steps;
 }
 

@@ -19,6 +19,8 @@ export const CERTIFICATES = [
   'dns',
   'ingress',
   'ingress-serving',
+  'metrics',
+  'metrics-serving',
   'admin',
 ] as const;
 export type CertificateName = (typeof CERTIFICATES)[number];
@@ -50,7 +52,10 @@ export type Identity = {
 /** Path of the identity in the control plane's container. */
 export const IDENTITY_PATH = '/etc/sandbar/identity.json';
 
-/** Reads what `identity.json` holds; undefined when it is not a whole identity of this version. */
+/**
+ * Reads what `identity.json` holds; undefined when it is not a whole identity of this version. One that an older Sandbar
+ * made may lack certificates of components that came later: it is no identity for any request, and `up` adds them.
+ */
 export function parseIdentity(text: string): Identity | undefined {
   let value: unknown;
   try {
@@ -63,15 +68,21 @@ export function parseIdentity(text: string): Identity | undefined {
     identity?.version === 1 &&
     identity.request !== undefined &&
     identity.ca !== undefined &&
+    identity.frontProxyCa !== undefined &&
+    identity.serviceAccount !== undefined &&
     identity.objectStore !== undefined &&
-    CERTIFICATES.every((name) => identity.certificates?.[name] !== undefined);
+    identity.certificates?.admin !== undefined;
   // One that was made before there were roots names none in its request, so that it is made anew around what is kept.
   return isWhole ? ({ ingressAuthority: { certificate: '', key: '' }, ...identity } as Identity) : undefined;
 }
 
-/** True when an identity's certificates hold for these addresses and names. */
+/** True when an identity has every certificate, and they hold for these addresses and names. */
 export function isIdentityFor(identity: Identity, request: IdentityRequest): boolean {
-  return (Object.keys(request) as (keyof IdentityRequest)[]).every((key) => identity.request[key] === request[key]);
+  const certificates: Partial<Identity['certificates']> = identity.certificates;
+  return (
+    CERTIFICATES.every((name) => certificates[name] !== undefined) &&
+    (Object.keys(request) as (keyof IdentityRequest)[]).every((key) => identity.request[key] === request[key])
+  );
 }
 
 /** What of an identity outlives its certificates; a new identity is made around it. */

@@ -2,7 +2,16 @@
 import { hashOf } from './hash.ts';
 
 /** Images that are run or copied from; `base` and `builder` only serve to build these. */
-export const RUNTIME_IMAGES = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'mount', 'kubectl'] as const;
+export const RUNTIME_IMAGES = [
+  'control-plane',
+  'agent',
+  'dns',
+  'ingress',
+  'object-store',
+  'metrics',
+  'mount',
+  'kubectl',
+] as const;
 export type RuntimeImageName = (typeof RUNTIME_IMAGES)[number];
 export type ImageName = RuntimeImageName | 'base' | 'builder';
 
@@ -69,6 +78,7 @@ const DEFINITIONS: readonly ImageDefinition[] = [
   { name: 'dns', folders: ['dns', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'ingress', folders: ['ingress', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'object-store', folders: ['object-store', 'lib'], from: { BUILDER: 'builder' } },
+  { name: 'metrics', folders: ['metrics', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'mount', folders: ['mount', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'kubectl', folders: ['kubectl', 'kubernetes', 'lib'], from: { BUILDER: 'builder' } },
 ];

@@ -1,8 +1,15 @@
 /** Names and labels of everything that Sandbar creates; a cluster's objects are found by label, never by name pattern. */
 
 /** The parts of a cluster that run as containers of their own. */
-export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store'] as const;
+export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'metrics'] as const;
 export type Component = (typeof COMPONENTS)[number];
+
+/** Those that `up` starts beside the rest and does not wait for: a cluster is ready without them. */
+const ASIDE: readonly string[] = ['metrics'] satisfies readonly Component[];
+
+export function isAside(component: string): boolean {
+  return ASIDE.includes(component);
+}
 
 export const DEFAULT_CLUSTER_NAME = 'dev';
 
@@ -39,6 +46,9 @@ export function suggestClusterName(text: string): string {
     .replace(/^-+|-+$/g, '');
   return cleaned === '' ? DEFAULT_CLUSTER_NAME : cleaned;
 }
+
+/** Where upstream's manifests have metrics-server. */
+export const METRICS_SERVICE = { name: 'metrics-server', namespace: 'kube-system' } as const;
 
 /** Namespace of what Sandbar keeps in a cluster. */
 export const SYSTEM_NAMESPACE = 'sandbar-system';

@@ -47,6 +47,8 @@ export type ClusterSpec = {
     readonly region: string;
     readonly buckets: readonly BucketSpec[];
   };
+  /** `kubectl top`, and what autoscalers go by. */
+  readonly metrics: { readonly isEnabled: boolean };
   /** Extra CA certificates (PEM) that the node trusts when it pulls images. */
   readonly caCertificates: readonly FileContent[];
   readonly mirrors: readonly MirrorSpec[];

@@ -6,6 +6,7 @@ export const COMPONENT_VERSIONS = {
   'cni-plugins': 'v1.9.1',
   coredns: 'v1.14.7',
   traefik: 'v3.6.12',
+  'metrics-server': 'v0.9.0',
   minio: 'RELEASE.2026-02-12T20-18-48Z',
 } as const;
 

@@ -26,6 +26,8 @@ export function probesFor(
     }
     case 'ingress':
       return [{ kind: 'http', url: local(80, '/'), acceptedStatuses: [200, 404], timeoutMs }];
+    case 'metrics':
+      return [{ kind: 'api', path: '/apis/metrics.k8s.io/v1beta1', timeoutMs }];
     case 'object-store':
       return [{ kind: 'http', url: local(9000, '/minio/health/ready'), acceptedStatuses: [200], timeoutMs }];
   }

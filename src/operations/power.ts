@@ -7,7 +7,7 @@ import { waitUntilReady } from '../engine/wait.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import type { Identity } from '../model/identity.ts';
-import { COMPONENTS, LABELS, nodeName, type Component } from '../model/names.ts';
+import { COMPONENTS, isAside, LABELS, nodeName, type Component } from '../model/names.ts';
 import { mountComponentOf, type MountRecord } from '../model/mounts.ts';
 import type { Cluster, ContainerSummary, Host, Ports } from '../model/ports.ts';
 import type { Deed, ObjectRef, Probed } from '../model/resources.ts';
@@ -100,7 +100,8 @@ export function restart(
       });
     }
     const leftOut = await findUnstartable(context);
-    const result = await run(planRestart(docker.state, { component, leftOut, awaited: awaitedOf(context) }), context);
+    const awaited = awaitedOf(context).filter(({ owner }) => !isAside(owner) || owner === component);
+    const result = await run(planRestart(docker.state, { component, leftOut, awaited }), context);
     const { host, runtime } = ports;
     const access = accessOf(clusterName, docker.containers, identity);
     const records = await withCluster(access, ports, listRecords);

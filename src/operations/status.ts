@@ -2,7 +2,7 @@
 import { INGRESS_CLASS } from '../components/ingress.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
 import type { Identity } from '../model/identity.ts';
-import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, contextName, type Component } from '../model/names.ts';
+import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, contextName, isAside, type Component } from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
 import {
@@ -52,6 +52,7 @@ export type ClusterListing = {
 const TRACES: Readonly<Partial<Record<Component, string>>> = {
   ingress: `/apis/networking.k8s.io/v1/ingressclasses/${INGRESS_CLASS.name}`,
   'object-store': `/api/v1/namespaces/${SYSTEM_NAMESPACE}/services/s3`,
+  metrics: '/apis/rbac.authorization.k8s.io/v1/clusterroles/system:sandbar:metrics',
 };
 
 const TIMEOUT_MS = 2_000;
@@ -71,7 +72,7 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
   return {
     name: clusterName,
     state: clusterState(containers),
-    isReady: components.every((component) => component.isReady),
+    isReady: components.every(isReadyEnough),
     components,
     context: contextName(clusterName),
     apiServer: url('control-plane', 6443, 'https'),
@@ -81,6 +82,11 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     objectStore: url('object-store', 9000),
     objectStoreConsole: url('object-store', 9001),
   };
+}
+
+/** A cluster is ready a moment before what `up` does not wait for; what does not run at all has to be repaired. */
+function isReadyEnough({ component, state, isReady }: ComponentStatus): boolean {
+  return isReady || (isAside(component) && state === 'running');
 }
 
 /** What every component of a cluster answers. */

@@ -3,7 +3,7 @@ import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
 import type { ComponentContext, ImageRefs } from '../components/context.ts';
 import { apply } from '../engine/apply.ts';
 import { observeBuckets, observeDocker, observeObjects } from '../engine/observe.ts';
-import { formatPlan, isConverged, plan } from '../engine/plan.ts';
+import { formatPlan, isConverged, isForLater, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { SYSTEM_NAMESPACE } from '../model/names.ts';
@@ -122,6 +122,8 @@ type Built = {
   readonly observed: ObservedState;
   readonly lastUp: Promise<LastUp | undefined>;
   readonly changes: Plan;
+  /** Of the changes, what nobody waits for: done while the rest comes up, so that it takes no time from that. */
+  readonly later: Plan;
   readonly waits: Plan;
   /** Why it has to be done again, from what there is now. */
   readonly taken?: SandbarError;
@@ -154,7 +156,8 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   const steps = plan(desired.docker, observed);
   const changes = steps.filter((step) => step.verb !== 'wait');
   const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
-  const planned = { context, desired, observed: docker.state, lastUp, changes, waits };
+  const later = changes.filter(isForLater).map((step) => ({ ...step, dependsOn: [] }));
+  const planned = { context, desired, observed: docker.state, lastUp, changes, later, waits };
   if (changes.length > 0) announceUpgrade(await lastUp, emit);
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
@@ -162,7 +165,8 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   emitPlan([...changes, ...waits], emit);
   const targets = connect(context, request, dependencies);
   try {
-    await applyOrThrow(changes, targets, dependencies, request.signal);
+    const now = changes.filter((step) => !isForLater(step));
+    await applyOrThrow(now, targets, dependencies, request.signal);
     return planned;
   } catch (error) {
     if (isTakenMeanwhile(error, request.spec)) return { ...planned, taken: error };
@@ -186,10 +190,17 @@ async function bringUp(
   options: { readonly request: UpRequest; readonly dependencies: UpDependencies },
 ): Promise<Inside> {
   const { dependencies, request } = options;
-  const { waits } = built;
+  const { waits, later } = built;
   const isGround = (step: Step): boolean => step.owner === 'control-plane' || step.owner === 'object-store';
   const groundLost = new AbortController();
   const othersSignal = AbortSignal.any([request.signal, groundLost.signal]);
+  const grounded = applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal).catch(
+    (error: unknown) => {
+      // The others wait for these parts, and longer.
+      groundLost.abort(new Error('it needs a part that did not come up'));
+      throw error;
+    },
+  );
   const settled = await Promise.allSettled([
     applyOrThrow(
       waits.filter((step) => !isGround(step)),
@@ -197,30 +208,27 @@ async function bringUp(
       dependencies,
       othersSignal,
     ),
-    applyOrThrow(waits.filter(isGround), targets, dependencies, request.signal)
-      .catch((error: unknown) => {
-        // The others wait for these parts, and longer.
-        groundLost.abort(new Error('it needs a part that did not come up'));
-        throw error;
-      })
-      .then(async () => {
-        await untilEnded(targets.waitPorts.cluster, namespacesOf(built), { ...targets.waitPorts, ...request });
-        const [inside, repaired] = await Promise.all([
-          planInside(built, targets),
-          repairDatastore(targets.waitPorts.cluster, request.signal),
-        ]);
-        if (repaired.length > 0) dependencies.emit({ type: 'notice', text: `made again: ${repaired.join(', ')}` });
-        const { steps, mounts } = inside;
-        await confirmLosses(steps, request);
-        announce(inside, dependencies.emit, { isDryRun: false });
-        for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
-        await applyOrThrow(steps, targets, dependencies, request.signal);
-        return inside;
-      }),
+    grounded.then(async () => {
+      await untilEnded(targets.waitPorts.cluster, namespacesOf(built), { ...targets.waitPorts, ...request });
+      const [inside, repaired] = await Promise.all([
+        planInside(built, targets),
+        repairDatastore(targets.waitPorts.cluster, request.signal),
+      ]);
+      if (repaired.length > 0) dependencies.emit({ type: 'notice', text: `made again: ${repaired.join(', ')}` });
+      const { steps, mounts } = inside;
+      await confirmLosses(steps, request);
+      announce(inside, dependencies.emit, { isDryRun: false });
+      for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
+      await applyOrThrow(steps, targets, dependencies, request.signal);
+      return inside;
+    }),
+    // The processor is less busy then, while the node gets ready.
+    grounded.then(() => applyOrThrow(later, targets, dependencies, request.signal)),
   ]);
-  const [others, ground] = settled;
+  const [others, ground, aside] = settled;
   if (ground.status === 'rejected') throw ground.reason;
   if (others.status === 'rejected') throw others.reason;
+  if (aside.status === 'rejected') throw aside.reason;
   const { mounts } = ground.value;
   // New pods need all of the cluster.
   await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);

@@ -35,6 +35,7 @@ export const SPEC: ClusterSpec = {
   },
   ingress: { isEnabled: true },
   objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
+  metrics: { isEnabled: true },
   caCertificates: [],
   mirrors: [],
   manifests: [],
@@ -76,6 +77,7 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
       dns: 'sandbar/dns:1',
       ingress: 'sandbar/ingress:1',
       'object-store': 'sandbar/object-store:1',
+      metrics: 'sandbar/metrics:1',
       mount: 'sandbar/mount:1',
     },
   };

@@ -23,6 +23,7 @@ const IMAGE_REFS = {
   dns: 'sandbar/dns:1',
   ingress: 'sandbar/ingress:1',
   'object-store': 'sandbar/object-store:1',
+  metrics: 'sandbar/metrics:1',
   mount: 'sandbar/mount:1',
 };
 

@@ -14,6 +14,7 @@ export class FakeCluster implements Cluster {
   readonly objects = new Map<string, KubernetesObject>();
   /** Path → answer of `get`; other paths are not found, and nothing answers while `isDown`. */
   readonly answers = new Map<string, { readonly status: number; readonly body: string }>([
+    ['/apis/metrics.k8s.io/v1beta1', { status: 200, body: '{}' }],
     ['/readyz', { status: 200, body: 'ok' }],
   ]);
   /** What admission makes of an object that is created. */

@@ -24,6 +24,7 @@ describe('components', () => {
       ['dns', ['NET_BIND_SERVICE']],
       ['ingress', ['NET_BIND_SERVICE', 'NET_ADMIN']],
       ['object-store', []],
+      ['metrics', []],
     ]);
   });
 
@@ -42,13 +43,14 @@ describe('components', () => {
     expect(new Set(containers.map(({ container }) => container.name)).size).toBe(containers.length);
   });
 
-  it('has no ingress and no object store where they are switched off', () => {
+  it('has no ingress, no object store and no metrics where they are switched off', () => {
     const { docker, inside } = desiredFor({
       ingress: { isEnabled: false },
       objectStore: { isEnabled: false, region: 'us-east-1', buckets: [] },
+      metrics: { isEnabled: false },
     });
     expect(containersOf(docker).map(({ owner }) => owner)).toEqual(['control-plane', 'agent', 'dns']);
-    expect(inside.map(({ id }) => id).filter((id) => /IngressClass|object-store|\/s3/.test(id))).toEqual([]);
+    expect(inside.map(({ id }) => id).filter((id) => /IngressClass|object-store|\/s3|metrics/.test(id))).toEqual([]);
   });
 
   it('does not replace the control plane for a change of the objects that live in it', () => {

@@ -57,6 +57,7 @@ describe('the configuration', () => {
       },
       ingress: { isEnabled: true },
       objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
+      metrics: { isEnabled: true },
       caCertificates: [],
       mirrors: [],
       manifests: [],

@@ -1,6 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { expect, it } from 'vitest';
 import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
+import { isIdentityFor, parseIdentity } from '../../src/model/identity.ts';
 import { isLocalAuthority, isUsableRoot, rootName } from '../../src/model/local-authority.ts';
 import { fakeIdentity } from '../builders/cluster.ts';
 
@@ -53,4 +54,12 @@ it('names a root after its user', () => {
   expect(rootName('/home/ada/')).toBe('Sandbar local root of ada');
   expect(rootName('C:\\Users\\Ada L')).toBe('Sandbar local root of Ada-L');
   expect(rootName('/')).toBe('Sandbar local root of everybody');
+});
+
+it('takes an identity that lacks the certificate of a newer component for one to be completed, not for none', () => {
+  const whole = fakeIdentity();
+  const certificates = Object.entries(whole.certificates).filter(([name]) => name !== 'metrics');
+  const older = parseIdentity(JSON.stringify({ ...whole, certificates: Object.fromEntries(certificates) }));
+  expect(older?.ca).toEqual(whole.ca);
+  expect([whole, older!].map((identity) => isIdentityFor(identity, whole.request))).toEqual([true, false]);
 });

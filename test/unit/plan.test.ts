@@ -9,7 +9,7 @@ const idsOf = (steps: Plan): string[] => steps.map((step) => step.id);
 const stepIn = (steps: Plan, id: string) => steps.find((step) => step.id === id);
 
 describe('plan', () => {
-  it('creates everything from nothing, and waits for every container', () => {
+  it('creates everything from nothing, and waits for every container but those beside', () => {
     const steps = plan(docker, new Map());
     expect(formatPlan(steps)).toBe(
       lines(
@@ -26,6 +26,7 @@ describe('plan', () => {
         'create container/dns (missing)',
         'create container/ingress (missing)',
         'create container/object-store (missing)',
+        'create container/metrics (missing)',
       ),
     );
     expect(idsOf(steps).filter((id) => id.startsWith('wait'))).toHaveLength(5);
@@ -57,7 +58,7 @@ describe('plan', () => {
     const last = stepIn(steps, 'resume container/control-plane');
     expect(formatPlan([last!])).toBe('resume container/control-plane (it is paused)');
     expect(last?.dependsOn.toSorted()).toEqual(
-      ['agent', 'dns', 'ingress', 'object-store'].map((component) => `resume container/${component}`),
+      ['agent', 'dns', 'ingress', 'metrics', 'object-store'].map((component) => `resume container/${component}`),
     );
     expect(stepIn(steps, 'wait container/dns')?.dependsOn).toContain('resume container/dns');
   });
@@ -90,8 +91,8 @@ describe('plan', () => {
   it('replaces every container when the network is another one', () => {
     const network = getResource(docker, 'network');
     const steps = plan(docker, withResource(observedFrom(docker), network, { fingerprint: { subnet: 'other' } }));
-    expect(idsOf(steps).filter((id) => id.startsWith('remove container'))).toHaveLength(5);
-    expect(stepIn(steps, 'remove network')?.dependsOn).toHaveLength(5);
+    expect(idsOf(steps).filter((id) => id.startsWith('remove container'))).toHaveLength(6);
+    expect(stepIn(steps, 'remove network')?.dependsOn).toHaveLength(6);
     expect(stepIn(steps, 'create container/dns')?.dependsOn).toContain('create network');
   });
 

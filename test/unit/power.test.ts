@@ -93,7 +93,7 @@ describe('power', () => {
     expect(states()).toEqual(all('running'));
     expect(machine.runtime.calls.at(-1)).toBe('resume sandbar-dev-control-plane');
     expect((await shell.lines('resume'))[0]).toBe('cluster dev is running already');
-    expect(machine.runtime.calls).toHaveLength(10);
+    expect(machine.runtime.calls).toHaveLength(12);
   });
 
   it('leaves a sign of life of the node that nobody reads before the cluster goes on', async () => {
@@ -120,7 +120,7 @@ describe('power', () => {
   it('stops and removes what is paused', async () => {
     await shell.lines('pause');
     await shell.lines('stop');
-    expect(machine.runtime.calls.filter((call) => call.startsWith('resume'))).toHaveLength(5);
+    expect(machine.runtime.calls.filter((call) => call.startsWith('resume'))).toHaveLength(6);
     expect(states()).toEqual(all('exited'));
     await shell.lines('start');
     await shell.lines('pause');
@@ -155,11 +155,15 @@ describe('power', () => {
     await shell.lines('restart', 'dns');
     expect(machine.runtime.calls).toEqual(['stop sandbar-dev-dns', 'start sandbar-dev-dns']);
     expect(asked).toContain('/api/v1/nodes/sandbar-dev/proxy/healthz');
-    machine.runtime.calls.length = 0;
+    const metrics = '/apis/metrics.k8s.io/v1beta1';
+    await shell.lines('restart', 'metrics');
+    expect(asked).toContain(metrics);
+    machine.runtime.calls.length = asked.length = 0;
     const result = (await shell.json('restart')) as { readonly steps: readonly string[] };
     expect(result).toMatchObject({ cluster: 'dev', state: 'running' });
     expect(result.steps.toSorted()).toEqual(COMPONENTS.map((name) => `restart container/${name}`).toSorted());
-    expect(machine.runtime.calls).toHaveLength(10);
+    expect(machine.runtime.calls).toHaveLength(12);
+    expect(asked).not.toContain(metrics);
     expect(states()).toEqual(all('running'));
   });
 
@@ -216,7 +220,7 @@ describe('power', () => {
   it('has no container to restart where the cluster has none', async () => {
     expect(await fail('restart', 'mounts')).toContain('cluster "dev" has no container of mounts');
     await shell.lines('up', '--no-ingress', '--yes');
-    expect(await fail('restart', 'ingress')).toContain('there are agent, control-plane, dns, object-store');
+    expect(await fail('restart', 'ingress')).toContain('there are agent, control-plane, dns, metrics, object-store');
   });
 
   it('starts what has ended beside parts that run', async () => {

@@ -39,6 +39,17 @@ describe('status', () => {
     },
   );
 
+  it('calls a cluster ready whose metrics are on their way, and not one that has lost them', async () => {
+    const machine = new Machine();
+    await machine.up();
+    machine.cluster.answers.delete('/apis/metrics.k8s.io/v1beta1');
+    expect(await problems(machine)).toEqual(['metrics: /apis/metrics.k8s.io/v1beta1: HTTP 404']);
+    expect((await machine.status()).isReady).toBe(true);
+    await machine.runtime.stopContainer('sandbar-dev-metrics');
+    expect(await problems(machine)).toEqual(['metrics: it is exited']);
+    expect((await machine.status()).isReady).toBe(false);
+  });
+
   it('tells of every part when the control plane is gone', async () => {
     const machine = new Machine();
     await machine.up();
@@ -50,12 +61,17 @@ describe('status', () => {
       'dns: it is exited',
       'ingress: the control plane is not running',
       'object-store: the control plane is not running',
+      'metrics: the control plane is not running',
     ]);
   });
 
   it('misses no part that is switched off', async () => {
     const machine = new Machine();
-    const spec = { ingress: { isEnabled: false }, objectStore: { ...SPEC.objectStore, isEnabled: false } };
+    const spec = {
+      ingress: { isEnabled: false },
+      objectStore: { ...SPEC.objectStore, isEnabled: false },
+      metrics: { isEnabled: false },
+    };
     await machine.up({ spec });
     const { isReady, components } = await machine.status();
     expect(isReady).toBe(true);

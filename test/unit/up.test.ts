@@ -11,9 +11,19 @@ describe('up', () => {
     const planned = await machine.planned();
     expect(planned).toContain('create network (missing)');
     expect(planned).toContain('create container/control-plane (missing)');
-    expect([...machine.runtime.containers.values()].map(({ state }) => state)).toEqual(Array(5).fill('running'));
+    expect([...machine.runtime.containers.values()].map(({ state }) => state)).toEqual(Array(6).fill('running'));
     expect([...machine.cluster.objects.keys()]).toContain('v1 Service kube-system kube-dns');
     expect((await machine.status()).isReady).toBe(true);
+  });
+
+  it('starts what it does not wait for once the rest is on its way', async () => {
+    const machine = new Machine();
+    machine.cluster.answers.delete('/apis/metrics.k8s.io/v1beta1');
+    await machine.up();
+    const made = machine.runtime.calls.filter((call) =>
+      /^(?:create container|start) \S+-(?:agent|dns|metrics)$/.test(call),
+    );
+    expect(made.slice(-2)).toEqual(['create container sandbar-dev-metrics', 'start sandbar-dev-metrics']);
   });
 
   it('plans nothing the second time and keeps every container and the identity', async () => {

@@ -85,7 +85,10 @@ func (d *datastore) open(ctx context.Context) error {
 	if err := os.Remove(d.path(unprovenFile)); err != nil {
 		return err
 	}
-	return d.finishStartOver(ctx)
+	if err := d.finishStartOver(ctx); err != nil {
+		return err
+	}
+	return d.forgetRegistrations(ctx)
 }
 
 // path is that of a file beside etcd's own.

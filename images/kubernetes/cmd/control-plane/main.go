@@ -92,6 +92,10 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 	if err != nil {
 		return fmt.Errorf("%s: %w", apiServerName, err)
 	}
+	registrar, err := newRegistrar(server)
+	if err != nil {
+		return fmt.Errorf("%s: %w", apiServerName, err)
+	}
 	start(apiServerName, server.run)
 	if server.waitReady(ctx) == nil {
 		klog.InfoS("API server is ready", "seconds", time.Since(processStart).Seconds())
@@ -101,6 +105,7 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 		start(schedulerName, func(ctx context.Context) error {
 			return runScheduler(ctx, options.scheduler, asComponent(server.clientConfig(), schedulerName))
 		})
+		go registrar.run(ctx)
 		go returnStartMemory(ctx)
 	}
 

@@ -137,9 +137,12 @@ func forAll(ctx context.Context, keys []string, act func(context.Context, string
 // what is kept.
 func target(saved, current keyValues, node nodeRecord, keep Keep) keyValues {
 	wanted := maps.Clone(saved)
-	maps.DeleteFunc(wanted, func(key string, _ []byte) bool { return isOfMachine(key, node.name) })
+	isOfMachine := func(key string, value []byte) bool {
+		return isOfMachine(key, node.name) || isRegistration(key, value)
+	}
+	maps.DeleteFunc(wanted, isOfMachine)
 	for key, value := range current {
-		if isOfMachine(key, node.name) {
+		if isOfMachine(key, value) {
 			wanted[key] = value
 		}
 	}
