@@ -21,6 +21,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
 	_ "github.com/coredns/coredns/plugin/rewrite"
@@ -33,8 +34,8 @@ const corefilePath = "/etc/sandbar/Corefile"
 
 // A query passes through the plugins in this order, which is upstream's, whatever the order in the Corefile.
 var directives = []string{
-	"reload", "bufsize", "ready", "health", "errors", "log", "loadbalance", "rewrite", "cache", "template", "hosts",
-	"kubernetes", "loop", "forward",
+	"reload", "bufsize", "ready", "health", "prometheus", "errors", "log", "loadbalance", "rewrite", "cache", "template",
+	"hosts", "kubernetes", "loop", "forward",
 }
 
 type config struct {

@@ -21,6 +21,8 @@ export function formatCorefile(options: { readonly clusterDomain: string; readon
     '.:53 {',
     '    errors',
     '    ready :8181',
+    // Where the Service `kube-dns` has its port `metrics`.
+    '    prometheus :9153',
     '    loadbalance',
     // The ingress' names on the host lead to the ingress from pods too.
     ...(hasIngress

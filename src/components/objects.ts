@@ -99,6 +99,8 @@ function resourceOf(object: KubernetesObject, origin: Origin, dependsOn: readonl
 
 function dnsObjects(context: ComponentContext): readonly KubernetesObject[] {
   const labels = { 'k8s-app': 'kube-dns', 'kubernetes.io/name': 'CoreDNS' };
+  // As elsewhere: by these a Prometheus finds it.
+  const annotations = { 'prometheus.io/scrape': 'true', 'prometheus.io/port': '9153' };
   const ports = [
     { name: 'dns', port: 53, protocol: 'UDP' },
     { name: 'dns-tcp', port: 53, protocol: 'TCP' },
@@ -108,7 +110,7 @@ function dnsObjects(context: ComponentContext): readonly KubernetesObject[] {
     {
       apiVersion: 'v1',
       kind: 'Service',
-      metadata: { name: 'kube-dns', namespace: 'kube-system', labels },
+      metadata: { name: 'kube-dns', namespace: 'kube-system', labels, annotations },
       spec: { clusterIP: dnsServiceAddress(context.spec), ports },
     },
     endpoints({ service: 'kube-dns', namespace: 'kube-system', address: addressesIn(context.subnet).dns, ports }),
