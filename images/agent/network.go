@@ -29,6 +29,14 @@ func prepareNetwork(config agent.Config, children *children) error {
 		"net/ipv4/ip_forward": "1",
 		// Else a neighbour in the Docker network could reach what listens on 127.0.0.1 here.
 		"net/ipv4/conf/all/route_localnet": "0",
+		// Neighbours reach Services by way of this router, on purpose: they need not be told of a shorter one. After nine
+		// redirects that a neighbour ignored, the kernel would hold back refusals too, which it counts together with them,
+		// and a connection to a Service without endpoints would run into a timeout.
+		"net/ipv4/conf/all/send_redirects":                   "0",
+		"net/ipv4/conf/default/send_redirects":               "0",
+		"net/ipv4/conf/" + hostInterface + "/send_redirects": "0",
+		// As on a node of its own, where the API server is no neighbour, whose refusals are counted.
+		"net/ipv4/icmp_ratelimit": "0",
 	}
 	for name, value := range settings {
 		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
