@@ -19,7 +19,6 @@ const TEST_IMAGES = {
   busybox: `${TEST_REGISTRY}/busybox:1.37.0-1`,
   etcd: `${REGISTRY}/etcd:3.6.8-0`,
   'glibc-dns-testing': `${TEST_REGISTRY}/glibc-dns-testing:2.0.0`,
-  kitten: `${TEST_REGISTRY}/kitten:1.8`,
   nautilus: `${TEST_REGISTRY}/nautilus:1.8`,
   nginx: `${TEST_REGISTRY}/nginx:1.15-4`,
   'nginx-new': `${TEST_REGISTRY}/nginx:1.27-0`,
@@ -28,12 +27,20 @@ const TEST_IMAGES = {
   'sample-apiserver': `${TEST_REGISTRY}/sample-apiserver:1.29.2`,
 } as const;
 
+/** Name of the registry on the cluster's network; below `svc`, for which no proxy is asked. */
+export const REGISTRY_HOST = 'images.conformance.svc';
+
+/** `sandbar.yaml` of a cluster whose node knows that registry. */
+export const CLUSTER_CONFIG = `mirrors: { ${REGISTRY}: ['http://${REGISTRY_HOST}'] }\n`;
+
 /** Where the stages are. */
 const FOLDER = 'conformance';
 
 export type ConformanceImages = {
   /** Holds `e2e.test`, `ginkgo` and `kubectl`. */
   readonly suiteRef: string;
+  /** Serves, on port 80, what the suite pulls in any case. */
+  readonly registryRef: string;
   /** Names of the images that pods of the suite run. */
   readonly testRefs: readonly string[];
 };
@@ -67,8 +74,9 @@ export async function provideConformanceImages(
     return build.ref;
   };
   const suiteRef = await provide('suite');
+  const registryRef = await provide('registry');
   for (const [stage, name] of Object.entries(TEST_IMAGES)) await images.tag(await provide(stage), name);
-  return { suiteRef, testRefs: Object.values(TEST_IMAGES) };
+  return { suiteRef, registryRef, testRefs: Object.values(TEST_IMAGES) };
 }
 
 function planStage(

@@ -9,7 +9,7 @@ import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { COMPONENT_VERSIONS } from '../../src/model/versions.ts';
 import { describeMachine, findCommit } from '../bench/machine.ts';
 import { KNOWN_CAUSES } from './causes.ts';
-import { provideConformanceImages } from './images.ts';
+import { CLUSTER_CONFIG, provideConformanceImages } from './images.ts';
 import { formatConformance, summarize, unexplained, type RunDescription } from './report.ts';
 import { runSuite } from './suite.ts';
 
@@ -46,19 +46,20 @@ export async function main(root: string, args: readonly string[]): Promise<numbe
     if (options.isPreparation) return 0;
     const directory = join(root, '.sandbar', 'conformance');
     await mkdir(directory, { recursive: true });
+    await writeFile(join(directory, 'sandbar.yaml'), CLUSTER_CONFIG);
     const sandbar = new Sandbar(root, options.clusterName ?? OWN_CLUSTER);
     try {
       if (options.clusterName === undefined) await sandbar.run('up');
       await sandbar.run('image', 'load', ...images.testRefs);
       const docker = await runtime.client();
       const startedAt = performance.now();
-      const reports = join(directory, 'reports');
+      const reports = join(directory, sandbar.clusterName);
       await rm(reports, { recursive: true, force: true });
       const results = await runSuite({
         docker,
         clusterName: sandbar.clusterName,
         kubeconfig: await sandbar.run('kubeconfig'),
-        suiteRef: images.suiteRef,
+        images,
         focus: options.focus.length === 0 ? [CONFORMANCE] : options.focus,
         skip: options.skip,
         processes: options.processes,

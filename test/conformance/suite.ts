@@ -7,6 +7,7 @@ import { finished, pipeline } from 'node:stream/promises';
 import type Dockerode from 'dockerode';
 import { extract } from 'tar';
 import { createTar } from '../../src/model/tar.ts';
+import { REGISTRY_HOST, type ConformanceImages } from './images.ts';
 import { readReport, type SpecResult } from './report.ts';
 
 /** Folder in the container that the suite writes its reports to. */
@@ -20,7 +21,7 @@ export type SuiteRun = {
   readonly clusterName: string;
   /** As `sandbar kubeconfig` prints it: for the host. */
   readonly kubeconfig: string;
-  readonly suiteRef: string;
+  readonly images: Pick<ConformanceImages, 'suiteRef' | 'registryRef'>;
   /** Names of tests, as regular expressions of Go. */
   readonly focus: readonly string[];
   readonly skip: readonly string[];
@@ -39,15 +40,22 @@ export type SuiteRun = {
 export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
   const { docker, clusterName, directory, signal } = run;
   await mkdir(directory, { recursive: true });
-  const name = `sandbar-${clusterName}-conformance`;
-  await docker.getContainer(name).remove({ force: true }).catch(ignoreMissing);
-  const container = await docker.createContainer({
-    name,
-    Image: run.suiteRef,
-    Cmd: suiteCommand(run),
-    HostConfig: { NetworkMode: `sandbar-${clusterName}` },
+  const networkName = `sandbar-${clusterName}`;
+  const registry = await createContainer(docker, {
+    name: `${networkName}-conformance-registry`,
+    Image: run.images.registryRef,
+    HostConfig: { NetworkMode: networkName },
+    NetworkingConfig: { EndpointsConfig: { [networkName]: { Aliases: [REGISTRY_HOST] } } },
   });
-  const remove = (): Promise<unknown> => container.remove({ force: true, v: true }).catch(ignoreMissing);
+  const container = await createContainer(docker, {
+    name: `${networkName}-conformance`,
+    Image: run.images.suiteRef,
+    Cmd: suiteCommand(run),
+    HostConfig: { NetworkMode: networkName },
+  });
+  const remove = async (): Promise<void> => {
+    await Promise.all([registry, container].map((one) => one.remove({ force: true, v: true }).catch(ignoreMissing)));
+  };
   signal?.addEventListener('abort', () => void remove(), { once: true });
   try {
     const kubeconfig = await kubeconfigWithin(run);
@@ -59,6 +67,7 @@ export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
     stream.on('end', () => both.end());
     if (run.output !== undefined) both.pipe(run.output, { end: false });
     const logged = pipeline(both, createWriteStream(join(directory, 'output.log')));
+    await registry.start();
     await container.start();
     await container.wait();
     await logged;
@@ -68,6 +77,15 @@ export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
     await remove();
   }
   return readReport(await readFile(join(directory, REPORT), 'utf8'));
+}
+
+/** One that an earlier run left behind makes room. */
+async function createContainer(
+  docker: Dockerode,
+  options: Dockerode.ContainerCreateOptions & { readonly name: string },
+): Promise<Dockerode.Container> {
+  await docker.getContainer(options.name).remove({ force: true, v: true }).catch(ignoreMissing);
+  return docker.createContainer(options);
 }
 
 function suiteCommand({ focus, skip, processes }: SuiteRun): string[] {
