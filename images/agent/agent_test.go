@@ -56,6 +56,18 @@ func TestServiceAddressesThatNobodyTranslatedAreRejected(t *testing.T) {
 	}
 }
 
+func TestPoliciesAreAskedAboutAllButTheControlPlane(t *testing.T) {
+	config := agent.Config{NetworkPolicy: &agent.NetworkPolicy{ControlPlane: "172.30.0.2"}}
+	rules := packetFilterRules(config)
+	jump := "-A FORWARD ! -s 172.30.0.2/32 -j KUBE-ROUTER-FORWARD\n"
+	if !strings.Contains(rules, ":KUBE-ROUTER-FORWARD - [0:0]\n") || !strings.Contains(rules, jump) {
+		t.Errorf("got\n%s", rules)
+	}
+	if rules := packetFilterRules(agent.Config{}); strings.Contains(rules, "KUBE-ROUTER") {
+		t.Errorf("switched off, they are\n%s", rules)
+	}
+}
+
 func TestOnlyProxiesThatAreSetReachContainerd(t *testing.T) {
 	got := containerdEnvironment(agent.Proxy{HTTPS: "http://proxy:3128"})
 	if want := []string{"SSL_CERT_FILE=" + trustedCAs, "HTTPS_PROXY=http://proxy:3128"}; !slices.Equal(got, want) {

@@ -30,6 +30,8 @@ func dispatch(arguments []string) error {
 		return resolve(config, arguments[1:])
 	case arguments[0] == "mounts":
 		return runMountCommand(arguments[1:])
+	case arguments[0] == "await-policies":
+		return awaitPolicies(arguments[1:])
 	case arguments[0] == "reset":
 		return resetNode(arguments[1:])
 	default:

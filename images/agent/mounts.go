@@ -61,29 +61,12 @@ func printMounts(response mounts.Response, err error) error {
 	return json.NewEncoder(os.Stdout).Encode(response.Mounts)
 }
 
-// prepare changes the container that the runtime is about to create. The arguments are the runtime's own: containerd
-// reads what went wrong from the file that they name for it.
+// prepare changes the container that the runtime is about to create.
 func prepare(arguments []string) error {
-	var bundle, log string
-	for i := 1; i < len(arguments); i++ {
-		switch arguments[i-1] {
-		case "--bundle":
-			bundle = arguments[i]
-		case "--log":
-			log = arguments[i]
-		}
-	}
-	_, err := mounts.Ask(mounts.Request{Command: "prepare", Bundle: bundle})
-	if err != nil && log != "" {
-		line, _ := json.Marshal(map[string]string{
-			"level": "error", "msg": err.Error(), "time": time.Now().UTC().Format(time.RFC3339Nano),
-		})
-		if file, openErr := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); openErr == nil {
-			fmt.Fprintf(file, "%s\n", line)
-			file.Close()
-		}
-	}
-	return err
+	return answerRuntime(arguments, func(bundle string) error {
+		_, err := mounts.Ask(mounts.Request{Command: "prepare", Bundle: bundle})
+		return err
+	})
 }
 
 // attach runs as a hook in a container's mount namespace, when all that the runtime mounts is there and the container's

@@ -118,14 +118,26 @@ func packetFilterRules(config agent.Config) string {
 		`*nat
 -A POSTROUTING -s PODS ! -d PODS -m comment --comment "sandbar: pods to the outside" -j MASQUERADE
 COMMIT
-` +
+*filter
+` + policyChains(config) +
 			// A rejection instead of a route: clients on the node itself need a route for kube-proxy's translation to
 			// happen at all. What still carries a service address afterwards is for nobody.
-			`*filter
--A FORWARD -d SERVICES -m comment --comment "sandbar: untranslated service address" -j REJECT
+			`-A FORWARD -d SERVICES -m comment --comment "sandbar: untranslated service address" -j REJECT
 -A OUTPUT -d SERVICES -m comment --comment "sandbar: untranslated service address" -j REJECT
 COMMIT
 `)
+}
+
+// policyChains lead nowhere until the first NetworkPolicy fills them.
+func policyChains(config agent.Config) string {
+	if config.NetworkPolicy == nil {
+		return ""
+	}
+	rules := ":KUBE-ROUTER-INPUT - [0:0]\n:KUBE-ROUTER-FORWARD - [0:0]\n"
+	for _, jump := range config.PolicyJumps() {
+		rules += "-A " + jump + "\n"
+	}
+	return rules
 }
 
 func networkConfig(podSubnet string, mtu int) string {

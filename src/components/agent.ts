@@ -4,6 +4,7 @@ import type { MirrorSpec } from '../model/spec.ts';
 import { addressesIn, apiServerUrl, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 import { MOUNTS_PATH, mountsVolume } from './mounts.ts';
+import { networkPolicySettings } from './network-policy.ts';
 
 const VOLUMES = [
   {
@@ -77,6 +78,7 @@ function agentFiles(context: ComponentContext): readonly ContainerFile[] {
       kubeletArguments: spec.kubernetes.kubeletArguments,
       kubeletConfiguration: spec.kubernetes.kubeletConfiguration,
       proxy: spec.proxy,
+      ...(spec.networkPolicy.isEnabled ? { networkPolicy: networkPolicySettings(context) } : {}),
     }),
     textFile('/etc/sandbar/pki/ca.crt', identity.ca.certificate),
     textFile('/etc/sandbar/pki/kubelet.crt', serving.certificate),

@@ -8,6 +8,7 @@ import { DNS_RULES } from './dns.ts';
 import { INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
 import { METRICS_PORTS, METRICS_RULES, metricsObjects } from './metrics.ts';
 import { mountObjects } from './mounts.ts';
+import { NETWORK_POLICY_RULES } from './network-policy.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
 
@@ -42,7 +43,10 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
   return [
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: SYSTEM_NAMESPACE } },
     ...dnsObjects(context),
-    ...userRole('volume-provisioner', VOLUME_PROVISIONER_RULES),
+    ...userRole('volume-provisioner', [
+      ...VOLUME_PROVISIONER_RULES,
+      ...(spec.networkPolicy.isEnabled ? NETWORK_POLICY_RULES : []),
+    ]),
     ...mountObjects(),
     {
       apiVersion: 'storage.k8s.io/v1',

@@ -258,7 +258,10 @@ function networkOf({ network }: WrittenConfig): ClusterSpec['network'] {
 
 function settingsOf(
   config: WrittenConfig,
-): Pick<ClusterSpec, 'name' | 'kubernetes' | 'ports' | 'ingress' | 'objectStore' | 'metrics' | 'mirrors'> {
+): Pick<
+  ClusterSpec,
+  'name' | 'kubernetes' | 'ports' | 'ingress' | 'networkPolicy' | 'objectStore' | 'metrics' | 'mirrors'
+> {
   const { kubernetes, ingress, objectStore, mirrors } = config;
   const isObjectStoreEnabled = objectStore?.enabled ?? true;
   const port = (key: keyof ClusterSpec['ports']): PortWish => {
@@ -283,6 +286,7 @@ function settingsOf(
       objectStoreConsole: port('objectStoreConsole'),
     },
     ingress: { isEnabled: ingress?.enabled ?? true },
+    networkPolicy: { isEnabled: config.networkPolicy ?? true },
     objectStore: {
       isEnabled: isObjectStoreEnabled,
       region: objectStore?.region ?? DEFAULTS.region,

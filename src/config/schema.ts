@@ -41,6 +41,7 @@ export type WrittenConfig = {
   readonly network?: { readonly subnet?: string; readonly pods?: string; readonly services?: string };
   readonly ports?: { readonly [Port in keyof typeof DEFAULTS.ports]?: number };
   readonly ingress?: { readonly enabled?: boolean };
+  readonly networkPolicy?: boolean;
   readonly objectStore?: {
     readonly enabled?: boolean;
     readonly region?: string;
@@ -136,6 +137,7 @@ export const CONFIG_SCHEMA = {
     ingress: section('The ingress controller.', {
       enabled: { description: 'Whether it runs.', type: 'boolean', default: true },
     }),
+    networkPolicy: { description: 'Whether NetworkPolicies are enforced.', type: 'boolean', default: true },
     objectStore: section('The S3 object store.', {
       enabled: { description: 'Whether it runs.', type: 'boolean', default: true },
       region: { description: 'Region that it answers for.', type: 'string', default: DEFAULTS.region },

@@ -42,6 +42,7 @@ export type ClusterSpec = {
     readonly objectStoreConsole: PortWish;
   };
   readonly ingress: { readonly isEnabled: boolean };
+  readonly networkPolicy: { readonly isEnabled: boolean };
   readonly objectStore: {
     readonly isEnabled: boolean;
     readonly region: string;

@@ -53,6 +53,27 @@ describe('components', () => {
     expect(inside.map(({ id }) => id).filter((id) => /IngressClass|object-store|\/s3|metrics/.test(id))).toEqual([]);
   });
 
+  it('tells the node which containers policies may name as pods, and of none where they are switched off', () => {
+    const settingsOf = (spec: Parameters<typeof desiredFor>[0]): unknown => {
+      const agent = containersOf(desiredFor(spec).docker).find(({ owner }) => owner === 'agent');
+      const file = agent?.files.find(({ path }) => path === '/etc/sandbar/config.json');
+      return (JSON.parse(file?.content ?? '{}') as Record<string, unknown>)['networkPolicy'];
+    };
+    expect(settingsOf({ objectStore: { ...SPEC.objectStore, isEnabled: false } })).toEqual({
+      controlPlane: '172.30.0.2',
+      neighbours: [
+        { namespace: 'kube-system', name: 'dns', labels: { 'k8s-app': 'kube-dns' }, address: '172.30.0.4' },
+        {
+          namespace: 'sandbar-system',
+          name: 'ingress',
+          labels: { 'app.kubernetes.io/name': 'ingress' },
+          address: '172.30.0.5',
+        },
+      ],
+    });
+    expect(settingsOf({ networkPolicy: { isEnabled: false } })).toBeUndefined();
+  });
+
   it('does not replace the control plane for a change of the objects that live in it', () => {
     const plane = containerOf('control-plane');
     const files = plane.files.map((file) => (file.path.endsWith('objects.json') ? { ...file, content: '[]' } : file));

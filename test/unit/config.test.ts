@@ -56,6 +56,7 @@ describe('the configuration', () => {
         objectStoreConsole: { port: 9001, isFixed: false },
       },
       ingress: { isEnabled: true },
+      networkPolicy: { isEnabled: true },
       objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
       metrics: { isEnabled: true },
       caCertificates: [],

@@ -40,6 +40,25 @@ type Config struct {
 	KubeletConfiguration map[string]any    `json:"kubeletConfiguration"`
 
 	Proxy Proxy `json:"proxy"`
+
+	// NetworkPolicies are not enforced where this is absent.
+	NetworkPolicy *NetworkPolicy `json:"networkPolicy"`
+}
+
+// NetworkPolicy is what policies are to know of what runs beside the node.
+type NetworkPolicy struct {
+	// ControlPlane is the address that may reach every pod, as the node itself may.
+	ControlPlane string `json:"controlPlane"`
+	// Neighbours are containers that policies may name as if they were pods.
+	Neighbours []Neighbour `json:"neighbours"`
+}
+
+// Neighbour is a container beside the node, described as a pod.
+type Neighbour struct {
+	Namespace string            `json:"namespace"`
+	Name      string            `json:"name"`
+	Labels    map[string]string `json:"labels"`
+	Address   string            `json:"address"`
 }
 
 // Proxy is the HTTP proxy that image pulls go through; empty fields mean none.

@@ -1,5 +1,5 @@
-// kubelet runs upstream's kubelet, kube-proxy, the provisioner of local volumes and live mounts in one process, which
-// shares its runtime, caches and connections between them.
+// kubelet runs upstream's kubelet, kube-proxy, the provisioner of local volumes, network policies and live mounts in one
+// process, which shares its runtime, caches and connections between them.
 package main
 
 import (
@@ -66,6 +66,7 @@ func run(ctx context.Context) error {
 		"kubelet":            func(ctx context.Context) error { return runKubelet(ctx, server, clients) },
 		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config, clients) },
 		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config, clients) },
+		"network policies":   func(ctx context.Context) error { return runPolicies(ctx, config, clients) },
 		"live mounts":        func(ctx context.Context) error { return runMounts(ctx, clients) },
 	})
 }
