@@ -64,10 +64,7 @@ beforeAll(async () => {
   await sandbox.up();
   await sandbox.must(['image', 'load', TOOLBOX_IMAGE]);
   await applyObjects([
-    ...NAMESPACES.flatMap((name) => [
-      { apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
-      policyScripts(name),
-    ]),
+    ...NAMESPACES.flatMap((name) => [{ apiVersion: 'v1', kind: 'Namespace', metadata: { name } }, policyScripts(name)]),
     {
       apiVersion: 'v1',
       kind: 'Service',
@@ -186,7 +183,13 @@ describe('what comes in', () => {
 describe('what goes out', () => {
   it('goes to nobody but those that rules name: pods, name service, API server, object store', async () => {
     // The API server has an answer even for who speaks no TLS.
-    const everything = ['tcp://web.shop:80', 'tcp://web:8081', 'name://web.shop', 'tcp://s3.sandbar-system:9000', 'tcp://10.96.0.1:443'];
+    const everything = [
+      'tcp://web.shop:80',
+      'tcp://web:8081',
+      'name://web.shop',
+      'tcp://s3.sandbar-system:9000',
+      'tcp://10.96.0.1:443',
+    ];
     const only = (...open: readonly string[]): readonly string[] =>
       everything.map((target) => (open.includes(target) ? target : `!${target}`));
     const out = (...egress: readonly object[]): object =>
