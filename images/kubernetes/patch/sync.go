@@ -22,8 +22,6 @@ var superfluousRules = []string{
 	"-m physdev --physdev-is-bridged", "-j NFLOG", "--set-mark 0x20000/0x20000", "-A " + kubeOutputChainName,
 }
 
-const rejection = "-j REJECT"
-
 // Sync puts all policies into force, as one change of the packet filter that leaves everybody else's rules alone.
 // Upstream's own way reads the whole table and writes all of it back, by which it undoes what kube-proxy changes
 // meanwhile, and ends the process where something fails. The jumps are rules, in the same transaction, that lead to
@@ -97,14 +95,9 @@ func transaction(rules string, earlierChains map[string]bool, jumps []string) st
 		declare(chain)
 	}
 	for _, line := range strings.SplitAfter(rules, "\n") {
-		if !strings.HasPrefix(line, "-") || isSuperfluous(line) {
-			continue
+		if strings.HasPrefix(line, "-") && !isSuperfluous(line) {
+			body.WriteString(line)
 		}
-		if strings.Contains(line, rejection) {
-			// The kernel sends one message a second that a port is unreachable, but resets without a limit.
-			body.WriteString(strings.Replace(line, rejection, "-p tcp "+rejection+" --reject-with tcp-reset", 1))
-		}
-		body.WriteString(line)
 	}
 	for _, jump := range jumps {
 		fmt.Fprintln(&body, jump)
