@@ -28,6 +28,9 @@ export default defineConfig({
           testTimeout: 15 * MINUTE_MS,
         },
       },
+      {
+        test: { name: 'ecosystem', include: ['test/ecosystem/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS },
+      },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS } },
     ],
   },

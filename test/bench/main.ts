@@ -10,12 +10,13 @@ import { measureBuild } from './parts/build.ts';
 import { measureLife, prepareLife } from './parts/life.ts';
 import { measureLoad } from './parts/load.ts';
 import { measureMounts, prepareMounts } from './parts/mounts.ts';
+import { measurePods, preparePods } from './parts/pods.ts';
 import { measurePower, preparePower } from './parts/power.ts';
 import { measureReset, prepareReset } from './parts/reset.ts';
 import { measureRest } from './parts/rest.ts';
 import { Subject } from './subject.ts';
 
-const PARTS = ['up', 'load', 'mounts', 'reset', 'power', 'rest', 'build'] as const;
+const PARTS = ['up', 'pods', 'load', 'mounts', 'reset', 'power', 'rest', 'build'] as const;
 type Part = (typeof PARTS)[number];
 
 const USAGE = `npm run bench -- [options]
@@ -94,6 +95,10 @@ async function measureAll(subject: Subject, options: Options, signal: AbortSigna
     await prepareLife(subject);
     await repeat('up', () => measureLife(subject, measurements));
   }
+  if (parts.includes('pods')) {
+    await preparePods(subject);
+    await repeat('pods', () => measurePods(subject, measurements));
+  }
   if (parts.includes('load')) await repeat('load', () => measureLoad(subject, measurements));
   if (parts.includes('mounts')) {
     await prepareMounts(subject);
@@ -139,7 +144,7 @@ function parseOptions(root: string, args: readonly string[]): Options | undefine
         'restart-engine': { type: 'boolean', default: false },
       },
     });
-    const wished = values.only?.split(',') ?? ['up', 'load', 'mounts', 'reset', 'power', 'rest'];
+    const wished = values.only?.split(',') ?? ['up', 'pods', 'load', 'mounts', 'reset', 'power', 'rest'];
     const parts = PARTS.filter((part) => wished.includes(part) || (part === 'build' && values.build));
     const runs = Number(values.runs);
     if (wished.some((part) => !PARTS.includes(part as Part)) || !(runs >= 1)) return undefined;

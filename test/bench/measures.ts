@@ -14,6 +14,13 @@ const MEASURES: readonly Measure[] = [
   { id: 'up-verified', title: '… until clients of their own have seen every part work', unit: 's' },
   { id: 'deployment', title: 'then a two-replica Deployment Ready', unit: 's', goal: 1.5 },
   { id: 'pod-dns', title: '… and its pods have a name answered', unit: 's' },
+  {
+    id: 'pod-start',
+    title: '`kubectl run` of a present image until the pod is Running, median of 5',
+    unit: 's',
+    goal: 0.8,
+  },
+  { id: 'pods-100', title: '100 pods of one Deployment until Ready', unit: 's', goal: 25 },
   { id: 'up-again', title: '`up` again, nothing to change', unit: 's', goal: 0.6 },
   { id: 'status', title: '`status`', unit: 's', goal: 0.4 },
   { id: 'restart', title: 'control plane from `docker restart` to `/readyz`', unit: 's', goal: 3 },

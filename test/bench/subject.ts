@@ -102,11 +102,16 @@ export class Subject {
 
   /** Starts a program in a pod and hands over its lines; it ends with the subject at the latest. */
   startInPod(pod: string, command: readonly string[], onLine: (line: string) => void): { readonly stop: () => void } {
+    return this.startKubectl(['exec', pod, '--', ...command], onLine);
+  }
+
+  /** Starts kubectl, which has been called before, and hands over its lines; it ends with the subject at the latest. */
+  startKubectl(args: readonly string[], onLine: (line: string) => void): { readonly stop: () => void } {
     const stop = new AbortController();
     const signal = AbortSignal.any([this.#signal, stop.signal]);
     const options = { ...this.#options(), signal, onLine };
     // Its end is told by what it printed, or by somebody waiting in vain.
-    void run(this.#kubectl ?? '', ['exec', pod, '--', ...command], options).catch(() => undefined);
+    void run(this.#kubectl ?? '', args, options).catch(() => undefined);
     return { stop: () => stop.abort() };
   }
 

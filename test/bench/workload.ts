@@ -2,7 +2,7 @@
 import { buildImage } from './images.ts';
 import type { Subject } from './subject.ts';
 
-const IMAGE = 'sandbar-bench/workload:1';
+export const WORKLOAD_IMAGE = 'sandbar-bench/workload:1';
 
 /** A shell and a resolver out of the node's own image: nothing else is sure to be there. */
 const DOCKERFILE = `ARG NODE
@@ -38,7 +38,7 @@ export function deploymentOf({
         metadata: { labels: { app: name } },
         spec: {
           terminationGracePeriodSeconds: 0,
-          containers: [{ name, image: IMAGE, imagePullPolicy: 'IfNotPresent' }],
+          containers: [{ name, image: WORKLOAD_IMAGE, imagePullPolicy: 'IfNotPresent' }],
           ...podSpec,
         },
       },
@@ -63,12 +63,15 @@ export async function provideWorkloadImage(subject: Subject): Promise<void> {
   const { stdout } = await subject.sandbar('image', 'ls', '-o', 'json');
   const images = JSON.parse(stdout) as { name: string; ref: string }[];
   const buildArguments = { NODE: images.find(({ name }) => name === 'agent')?.ref ?? '' };
-  await buildImage(subject.docker, IMAGE, { files: [{ path: 'Dockerfile', content: DOCKERFILE }], buildArguments });
+  await buildImage(subject.docker, WORKLOAD_IMAGE, {
+    files: [{ path: 'Dockerfile', content: DOCKERFILE }],
+    buildArguments,
+  });
 }
 
 /** Brings the pods' image into the cluster, which takes no part in the time of the Deployment. */
 export async function loadWorkloadImage(subject: Subject): Promise<void> {
-  await subject.sandbar('image', 'load', IMAGE);
+  await subject.sandbar('image', 'load', WORKLOAD_IMAGE);
 }
 
 /** Seconds from the call of `kubectl apply` to both pods Ready, and to both having had a name answered. */

@@ -3,10 +3,13 @@ import { chmod, mkdir, rename, stat, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { createClock } from '../../src/adapters/clock.ts';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
+import { createHost } from '../../src/adapters/host.ts';
 import { DockerImageBuilder } from '../../src/adapters/image-builder.ts';
 import { hashOf } from '../../src/model/hash.ts';
-import { getPlan, goArchitecture, goSystem, planImages, type ImageBuild } from '../../src/model/images.ts';
+import { goArchitecture, goSystem, type ImageBuild } from '../../src/model/images.ts';
+import { resolveImages } from '../../src/operations/images.ts';
 import { environment } from '../fixtures/docker.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -21,36 +24,28 @@ export async function provideFixtureImage(folder: string): Promise<string> {
   const runtime = new DockerRuntime(environment);
   try {
     const docker = await runtime.client();
-    const settings = {
-      docker,
-      logDirectory: join(ROOT, '.sandbar', 'artifacts'),
-      env: process.env,
-      homeDirectory: homedir(),
-      isRoot: process.getuid?.() === 0,
-    };
-    const progress = { onProgress: (): void => undefined };
+    const host = createHost();
+    const builderOn = (imagesDirectory: string): DockerImageBuilder =>
+      new DockerImageBuilder({
+        docker,
+        imagesDirectory,
+        logDirectory: join(ROOT, '.sandbar', 'artifacts'),
+        env: process.env,
+        homeDirectory: homedir(),
+        isRoot: host.isRoot,
+      });
+    const ports = { images: builderOn(join(ROOT, 'images')), runtime, host, clock: createClock() };
+    const parts = await resolveImages(ports, () => undefined, { names: ['base', 'builder'] });
 
-    const own = new DockerImageBuilder({ ...settings, imagesDirectory: join(ROOT, 'images') });
-    const target = { os: goSystem(process.platform), architecture: goArchitecture(process.arch) };
-    const engineArchitecture = goArchitecture((await runtime.info()).architecture);
-    const plans = planImages(await own.listSources(), { engineArchitecture, kubectlTarget: target });
-    const [base, builder] = [getPlan(plans, 'base'), getPlan(plans, 'builder')];
-
-    const fixture = new DockerImageBuilder({
-      ...settings,
-      imagesDirectory: fileURLToPath(new URL(`fixtures/ecosystem/${folder}`, import.meta.url)),
-    });
+    const fixture = builderOn(fileURLToPath(new URL(`fixtures/ecosystem/${folder}`, import.meta.url)));
     const build = planFixture(folder, await fixture.listSources(), {
-      BASE: base.ref,
-      BUILDER: builder.ref,
-      TARGET_OS: target.os,
-      TARGET_ARCH: target.architecture,
+      BASE: parts.get('base') ?? '',
+      BUILDER: parts.get('builder') ?? '',
+      TARGET_OS: goSystem(process.platform),
+      TARGET_ARCH: goArchitecture(process.arch),
     });
     if ((await fixture.findImage(build.ref)) === undefined) {
-      // They are missing where the images were pulled.
-      if ((await own.findImage(base.ref)) === undefined) await own.provideBase(base, progress);
-      if ((await own.findImage(builder.ref)) === undefined) await own.build(builder, progress);
-      await fixture.build(build, progress);
+      await fixture.build(build, { onProgress: () => undefined });
     }
     await fixture.tag(build.ref, `sandbar-test/${folder}:latest`);
     return build.ref;

@@ -80,6 +80,8 @@ export type Sandbox = {
   kubectl(args: readonly string[], options?: RunOptions): Promise<RunResult>;
   /** Runs kubectl itself; throws unless it ends with 0. Returns stdout. */
   mustKubectl(args: readonly string[], options?: RunOptions): Promise<string>;
+  /** Where kubectl itself is, for programs that call it. */
+  kubectlPath(): Promise<string>;
   /** Starts kubectl itself without waiting for its end. */
   startKubectl(args: readonly string[], options?: RunOptions): Promise<Running>;
   /** An object as the API server has it. */
@@ -203,9 +205,13 @@ class TestSandbox implements Sandbox {
     return { events, steps: result.steps, ports: result.ports };
   }
 
-  async startKubectl(args: readonly string[], options: RunOptions = {}): Promise<Running> {
+  async kubectlPath(): Promise<string> {
     this.#kubectl ??= await this.#findKubectl();
-    return this.#start(this.#kubectl, args, options);
+    return this.#kubectl;
+  }
+
+  async startKubectl(args: readonly string[], options: RunOptions = {}): Promise<Running> {
+    return this.#start(await this.kubectlPath(), args, options);
   }
 
   async kubectl(args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
