@@ -52,6 +52,15 @@ export function unlessMissing<T>(work: () => Promise<T>): Promise<T | undefined>
   return unlessStatus(404, work);
 }
 
+/** Of what is not attached the engine says so in words alone, with the status of whatever else goes wrong. */
+export async function unlessDetached(work: () => Promise<unknown>): Promise<void> {
+  try {
+    await unlessMissing(work);
+  } catch (cause) {
+    if (!/is not connected to/.test(String(cause))) throw cause;
+  }
+}
+
 /** The outcome of `work`, or undefined where the engine answers with this status: what was wanted is so already. */
 async function unlessStatus<T>(status: number, work: () => Promise<T>): Promise<T | undefined> {
   try {

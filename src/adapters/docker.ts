@@ -36,6 +36,7 @@ import {
   removeWholly,
   startContainer,
   stopContainer,
+  unlessDetached,
   unlessMissing,
   unpauseContainer,
 } from './docker-states.ts';
@@ -100,6 +101,12 @@ export class DockerRuntime implements Runtime {
           ports:
             container.State === 'running' ? listedPorts(container.Ports) : await configuredPorts(docker, container.Id),
           address: Object.values(container.NetworkSettings.Networks)[0]?.IPAddress ?? '',
+          addresses: Object.fromEntries(
+            Object.entries(container.NetworkSettings.Networks).map(([name, { IPAMConfig, IPAddress }]) => [
+              name,
+              (IPAMConfig as EndpointAddress | null | undefined)?.IPv4Address ?? IPAddress,
+            ]),
+          ),
         })),
       );
     });
@@ -214,6 +221,20 @@ export class DockerRuntime implements Runtime {
 
   async removeNetwork(name: string): Promise<void> {
     await this.#ask(`remove network ${name}`, ({ docker }) => unlessMissing(() => docker.getNetwork(name).remove()));
+  }
+
+  async connectNetwork(networkName: string, ref: string, address: string): Promise<void> {
+    await this.#ask(`attach container ${ref} to network ${networkName}`, ({ docker }) =>
+      docker
+        .getNetwork(networkName)
+        .connect({ Container: ref, EndpointConfig: { IPAMConfig: { IPv4Address: address } } }),
+    );
+  }
+
+  async disconnectNetwork(networkName: string, ref: string): Promise<void> {
+    await this.#ask(`take container ${ref} off network ${networkName}`, ({ docker }) =>
+      unlessDetached(() => docker.getNetwork(networkName).disconnect({ Container: ref, Force: true })),
+    );
   }
 
   async createVolume({ name, labels }: { readonly name: string; readonly labels: Labels }): Promise<void> {
@@ -485,6 +506,8 @@ type UnstartedNode = {
   replacementId: string | undefined;
 };
 
+type EndpointAddress = { readonly IPv4Address?: string };
+
 type DialOptions = {
   readonly path: string;
   readonly method: string;
@@ -512,8 +535,8 @@ function isAborted(signal: AbortSignal | undefined): boolean {
 
 /** Refuses to touch an object of that name that belongs to another cluster or to nobody of ours. */
 function requireOurs(subject: string, present: Labels, wanted: Labels): void {
-  const cluster = present[LABELS.cluster];
-  if (cluster !== undefined && cluster === wanted[LABELS.cluster]) return;
+  const isSame = (label: string): boolean => present[label] !== undefined && present[label] === wanted[label];
+  if (isSame(LABELS.cluster) || isSame(LABELS.registry)) return;
   throw new SandbarError('NAME_TAKEN', `a ${subject} is there already and was not made by this cluster`, {
     hint: 'remove or rename it, or choose another cluster name with --name',
   });

@@ -150,6 +150,7 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     .action(run(async () => (await import('./commands/kubeconfig.ts')).runKubeconfig));
 
   addImageCommands(add(program, 'image', 'images of the cluster, and images for your apps'), add, run);
+  addRegistryCommands(program, add, run);
   addBucketCommands(add(program, 'bucket', "buckets in the cluster's object store"), add, run);
 
   add(program, 'env', "print exports for your shell: the object store's endpoint and keys", ['eval "$(sandbar env)"'])
@@ -398,6 +399,20 @@ function addImageCommands(image: Command, add: Add, run: Run): void {
         ([repository]) => ({ repository: repository as string }),
       ),
     );
+}
+
+function addRegistryCommands(program: Command, add: Add, run: Run): void {
+  const registry = add(program, 'registry', 'the registry that all clusters share: where it is, and what it holds', [
+    'sandbar registry',
+    'docker push localhost:5001/shop:dev',
+    'sandbar registry prune',
+  ]).action(run(async () => (await import('./commands/registry.ts')).runRegistry));
+  add(registry, 'prune', 'free what no tag leads to any more')
+    .option('--caches', "every copy of other registries' images instead")
+    .action(run(async () => (await import('./commands/registry.ts')).runRegistryPrune));
+  add(registry, 'rm', 'remove the registry with every image in it, for all clusters').action(
+    run(async () => (await import('./commands/registry.ts')).runRegistryRemove),
+  );
 }
 
 function addBucketCommands(bucket: Command, add: Add, run: Run): void {

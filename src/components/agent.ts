@@ -1,10 +1,10 @@
 import { containerName, networkName, nodeName, volumeName } from '../model/names.ts';
 import type { ContainerFile, ContainerResource, VolumeResource } from '../model/resources.ts';
-import type { MirrorSpec } from '../model/spec.ts';
 import { addressesIn, apiServerUrl, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 import { MOUNTS_PATH, mountsVolume } from './mounts.ts';
 import { networkPolicySettings } from './network-policy.ts';
+import { registryHostFiles, registryHosts } from './registry.ts';
 
 const VOLUMES = [
   {
@@ -89,16 +89,6 @@ function agentFiles(context: ComponentContext): readonly ContainerFile[] {
     ...spec.caCertificates.map((certificate, index) =>
       textFile(`/etc/sandbar/ca-certificates/${String(index)}.crt`, certificate.content),
     ),
-    ...spec.mirrors.map((mirror) =>
-      textFile(`/etc/containerd/certs.d/${mirror.registry}/hosts.toml`, formatHostsToml(mirror)),
-    ),
+    ...registryHostFiles(registryHosts(context)),
   ];
-}
-
-/** containerd's own format for the hosts that serve a registry's images; the registry itself stays the last resort. */
-export function formatHostsToml(mirror: MirrorSpec): string {
-  const hosts = mirror.endpoints.map(
-    (endpoint) => `[host.${JSON.stringify(endpoint)}]\n  capabilities = ["pull", "resolve"]\n`,
-  );
-  return hosts.join('\n');
 }

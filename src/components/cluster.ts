@@ -9,6 +9,7 @@ import { ingressContainer } from './ingress.ts';
 import { metricsContainer } from './metrics.ts';
 import { objectStore } from './object-store.ts';
 import { builtInObjects, objectResources } from './objects.ts';
+import { registry } from './registry.ts';
 
 export type DesiredCluster = {
   /** Networks, volumes, containers. */
@@ -42,6 +43,7 @@ export function desiredCluster(context: ComponentContext, manifests: readonly Ku
     ...(spec.ingress.isEnabled ? [ingressContainer(context)] : []),
     ...objectStore(context),
     ...(spec.metrics.isEnabled ? [metricsContainer(context)] : []),
+    ...registry(context),
   ];
   return {
     docker: resources.filter((resource) => resource.kind !== 'bucket'),

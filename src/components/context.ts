@@ -8,7 +8,15 @@ import type { ClusterSpec } from '../model/spec.ts';
 export type SettledPorts = Readonly<Record<keyof ClusterSpec['ports'], number>>;
 
 /** Images that run as containers; the value is a local reference. */
-export type ImageRefs = Readonly<Record<Component | 'mount', string>>;
+export type ImageRefs = Readonly<Record<Component | 'registry' | 'mount', string>>;
+
+/** The registry as it is, or is to be made. */
+export type SettledRegistry = {
+  readonly name: string;
+  readonly port: number;
+  /** Other networks that it is on → its address there. */
+  readonly otherNetworks: Readonly<Record<string, string>>;
+};
 
 export type ComponentContext = {
   readonly spec: ClusterSpec;
@@ -16,11 +24,21 @@ export type ComponentContext = {
   /** CIDR of the Docker network. */
   readonly subnet: string;
   readonly ports: SettledPorts;
+  readonly registry: SettledRegistry | undefined;
   readonly imageRefs: ImageRefs;
 };
 
 /** Offsets in the Docker network's subnet: fixed, so that every component knows the others before they start. */
-const OFFSETS = { gateway: 1, controlPlane: 2, agent: 3, dns: 4, ingress: 5, objectStore: 6, metrics: 7 } as const;
+const OFFSETS = {
+  gateway: 1,
+  controlPlane: 2,
+  agent: 3,
+  dns: 4,
+  ingress: 5,
+  objectStore: 6,
+  metrics: 7,
+  registry: 8,
+} as const;
 
 export type Addresses = Readonly<Record<keyof typeof OFFSETS, string>>;
 

@@ -9,6 +9,7 @@ import { INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
 import { METRICS_PORTS, METRICS_RULES, metricsObjects } from './metrics.ts';
 import { mountObjects } from './mounts.ts';
 import { NETWORK_POLICY_RULES } from './network-policy.ts';
+import { REGISTRY_PORTS, registryObjects } from './registry.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
 
@@ -59,6 +60,8 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
     ...(spec.ingress.isEnabled ? ingressObjects(context) : []),
     ...(spec.objectStore.isEnabled ? objectStoreObjects(context) : []),
     ...(spec.metrics.isEnabled ? metricsServing(context) : []),
+    ...registryObjects(context),
+    ...(context.registry === undefined ? [] : registryService(context)),
   ];
 }
 
@@ -193,6 +196,15 @@ function metricsServing({ subnet }: ComponentContext): readonly KubernetesObject
     ...metricsObjects(userName('metrics')),
     ...userRole('metrics', METRICS_RULES),
     endpoints({ service, namespace, address: addressesIn(subnet).metrics, ports: METRICS_PORTS }),
+  ];
+}
+
+function registryService(context: ComponentContext): readonly KubernetesObject[] {
+  const ports = [{ name: 'http', port: REGISTRY_PORTS.images, protocol: 'TCP' }];
+  const address = addressesIn(context.subnet).registry;
+  return [
+    { apiVersion: 'v1', kind: 'Service', metadata: { name: 'registry', namespace: SYSTEM_NAMESPACE }, spec: { ports } },
+    endpoints({ service: 'registry', namespace: SYSTEM_NAMESPACE, address, ports }),
   ];
 }
 

@@ -5,6 +5,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export const ENVIRONMENT_VARIABLES = {
   SANDBAR_NAME: 'Name of the cluster, where `--name` does not say it.',
   SANDBAR_FILE: 'Path of the configuration file, where `--file` does not say it.',
+  SANDBAR_REGISTRY: 'Name of the registry that the cluster uses, as `registry.name`.',
   SANDBAR_IMAGE_REPOSITORY: 'Repository that images are pulled from before they are built, as `--image-repository`.',
   SANDBAR_REQUIRE_DOCKER: 'When `1`, tests that need Docker fail instead of being skipped where it is absent.',
   KUBECONFIG: 'Files that kubectl reads; the context is written to the first of them that exists.',

@@ -20,6 +20,8 @@ export type ConfigFlags = {
   readonly ingress?: boolean;
   /** False for `--no-object-store`; true is the absence of the flag. */
   readonly objectStore?: boolean;
+  /** False for `--no-registry`; true is the absence of the flag. */
+  readonly registry?: boolean;
 };
 
 export type FlagDeclaration = {
@@ -51,6 +53,7 @@ export const CONFIG_FLAGS: Readonly<Record<keyof ConfigFlags, FlagDeclaration>> 
   bucket: { syntax: '--bucket <name>', description: 'bucket that exists after `up`', isRepeatable: true },
   ingress: { syntax: '--no-ingress', description: 'no ingress' },
   objectStore: { syntax: '--no-object-store', description: 'no object store' },
+  registry: { syntax: '--no-registry', description: 'no image registry' },
 };
 
 /** One value that a flag (or variable) puts into the configuration, and the word that a message about it starts with. */
@@ -98,6 +101,7 @@ export function overridesOf(flags: ConfigFlags): readonly Override[] {
     ...(flags.objectStore === false
       ? [{ path: ['objectStore', 'enabled'], value: false, origin: flagWord('objectStore') }]
       : []),
+    ...(flags.registry === false ? [{ path: ['registry'], value: false, origin: flagWord('registry') }] : []),
   ];
 }
 

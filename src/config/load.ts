@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { Diagnostic } from '../model/errors.ts';
 import { clusterNameProblem, DEFAULT_CLUSTER_NAME, suggestClusterName } from '../model/names.ts';
 import type { Host } from '../model/ports.ts';
-import type { ClusterSpec, FileContent, PortWish } from '../model/spec.ts';
+import type { ClusterSpec, FileContent, PortWish, RegistrySpec } from '../model/spec.ts';
 import { findEnvironmentCertificates } from './certificates.ts';
 import type { ConfigDocument } from './document.ts';
 import { readVariable } from './environment.ts';
@@ -173,8 +173,14 @@ async function findFile(host: ConfigHost, flags: Pick<ConfigFlags, 'file'>): Pro
 }
 
 function environmentOverrides(host: ConfigHost): readonly Override[] {
-  const name = readVariable(host.env, 'SANDBAR_NAME');
-  return name === undefined ? [] : [{ path: ['name'], value: name, origin: 'SANDBAR_NAME' }];
+  const variables = [
+    { origin: 'SANDBAR_NAME', path: ['name'] },
+    { origin: 'SANDBAR_REGISTRY', path: ['registry', 'name'] },
+  ] as const;
+  return variables.flatMap(({ origin, path: wanted }) => {
+    const value = readVariable(host.env, origin);
+    return value === undefined ? [] : [{ path: wanted, value, origin }];
+  });
 }
 
 type Origin = { readonly path: Path; readonly origin: string };
@@ -260,7 +266,7 @@ function settingsOf(
   config: WrittenConfig,
 ): Pick<
   ClusterSpec,
-  'name' | 'kubernetes' | 'ports' | 'ingress' | 'networkPolicy' | 'objectStore' | 'metrics' | 'mirrors'
+  'name' | 'kubernetes' | 'ports' | 'ingress' | 'networkPolicy' | 'objectStore' | 'metrics' | 'mirrors' | 'registry'
 > {
   const { kubernetes, ingress, objectStore, mirrors } = config;
   const isObjectStoreEnabled = objectStore?.enabled ?? true;
@@ -302,6 +308,17 @@ function settingsOf(
       registry,
       endpoints: endpoints.filter((endpoint) => endpoint !== undefined),
     })),
+    registry: registryOf(config),
+  };
+}
+
+function registryOf({ registry = {} }: WrittenConfig): RegistrySpec | undefined {
+  if (registry === false) return undefined;
+  const { name, port, mirrors } = registry === true ? {} : registry;
+  return {
+    name: name ?? DEFAULTS.registry.name,
+    port: { port: port ?? DEFAULTS.registry.port, isFixed: port !== undefined },
+    mirrors: [...new Set((mirrors ?? []).filter((host) => host !== undefined))],
   };
 }
 

@@ -23,6 +23,9 @@ const RULES: readonly Rule[] = [
   checkRegion,
   checkBuckets,
   checkMirrors,
+  checkRegistryName,
+  checkRegistryMirrors,
+  checkRegistryPort,
 ];
 
 function checkName({ name }: WrittenConfig): readonly Problem[] {
@@ -237,22 +240,59 @@ function suggestBucketName(name: string): string {
 
 function checkMirrors({ mirrors }: WrittenConfig): readonly Problem[] {
   return Object.entries(mirrors ?? {}).flatMap(([registry, endpoints]) => [
-    ...checkRegistry(registry),
+    ...checkRegistryHost(['mirrors', registry], registry, { isAboutKey: true }),
     ...endpoints.flatMap((endpoint, index) =>
       endpoint === undefined ? [] : checkMirrorUrl(['mirrors', registry, index], endpoint),
     ),
   ]);
 }
 
-function checkRegistry(registry: string): readonly Problem[] {
+function checkRegistryName({ registry }: WrittenConfig): readonly Problem[] {
+  const name = typeof registry === 'object' ? registry.name : undefined;
+  if (name === undefined || /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) return [];
+  return [
+    {
+      path: ['registry', 'name'],
+      message: `registry.name "${name}" is not usable: up to 63 lower-case letters, digits and inner hyphens`,
+      suggestion: `for example ${DEFAULTS.registry.name}`,
+    },
+  ];
+}
+
+function checkRegistryMirrors({ registry }: WrittenConfig): readonly Problem[] {
+  if (typeof registry !== 'object') return [];
+  return (registry.mirrors ?? []).flatMap((host, index): readonly Problem[] => {
+    if (host === undefined) return [];
+    const path = ['registry', 'mirrors', index];
+    const problems = checkRegistryHost(path, host, {});
+    if (problems.length > 0 || !isLoopback(host.replace(/:\d+$/, ''))) return problems;
+    const message = `${formatPath(path)} "${host}" is on this machine: its images need no copy`;
+    return [{ path, message, suggestion: 'leave it out' }];
+  });
+}
+
+function checkRegistryPort({ registry, ports }: WrittenConfig): readonly Problem[] {
+  const wished = typeof registry === 'object' ? registry.port : undefined;
+  const other = Object.entries(ports ?? {}).find(([, port]) => port === wished);
+  if (wished === undefined || other === undefined) return [];
+  return [
+    {
+      path: ['registry', 'port'],
+      message: `registry.port and ports.${other[0]} are both ${String(wished)}`,
+      suggestion: 'leave one out, and the next free port is taken',
+    },
+  ];
+}
+
+function checkRegistryHost(path: Path, registry: string, about: Pick<Problem, 'isAboutKey'>): readonly Problem[] {
   if (/^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d{1,5})?$/.test(registry)) return [];
   const host = /^[a-z]+:\/\/([^/]+)/.exec(registry)?.[1] ?? registry.split('/', 1).join('');
   return [
     {
-      path: ['mirrors', registry],
+      path,
       message: `"${registry}" is not a registry's host as image names have it`,
       suggestion: `for example ${host === '' ? 'docker.io' : host}`,
-      isAboutKey: true,
+      ...about,
     },
   ];
 }

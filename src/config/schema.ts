@@ -25,6 +25,7 @@ export const DEFAULTS = {
   serviceSubnet: '10.96.0.0/16',
   ports: { api: 6443, http: 80, https: 443, objectStore: 9000, objectStoreConsole: 9001 },
   region: 'us-east-1',
+  registry: { name: 'sandbar-registry', port: 5001 },
 } as const;
 
 /** What the file may hold, as it is written; every part may be absent. `undefined` in a list: refused by the structure. */
@@ -50,6 +51,8 @@ export type WrittenConfig = {
   readonly metrics?: boolean;
   readonly caCertificates?: readonly (string | undefined)[];
   readonly mirrors?: Readonly<Record<string, readonly (string | undefined)[]>>;
+  readonly registry?:
+    boolean | { readonly name?: string; readonly port?: number; readonly mirrors?: readonly (string | undefined)[] };
   readonly manifests?: readonly (string | undefined)[];
   readonly mounts?: Readonly<Record<string, readonly (string | WrittenMount | undefined)[]>>;
 };
@@ -173,6 +176,29 @@ export const CONFIG_SCHEMA = {
       type: 'object',
       additionalProperties: { type: 'array', items: { type: 'string' } },
       examples: [{ 'docker.io': ['https://mirror.example:5000'] }],
+    },
+    registry: {
+      description:
+        'The image registry that all clusters of the engine share; `false`: this one has none. Images are pushed to it and run under `localhost:PORT/…`.',
+      type: ['object', 'boolean'],
+      additionalProperties: false,
+      properties: {
+        name: {
+          description: 'Name of its container and its volume; clusters that name another one do not share it.',
+          type: 'string',
+          pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+          default: DEFAULTS.registry.name,
+        },
+        port: port('Port on 127.0.0.1, and in the names of its images.', DEFAULTS.registry.port),
+        mirrors: {
+          description:
+            'Registries whose images it keeps copies of as they are pulled. Where `mirrors` names a mirror of one, copies come from there.',
+          type: 'array',
+          items: { type: 'string' },
+          examples: [['docker.io', 'registry.k8s.io']],
+        },
+      },
+      examples: [{ mirrors: ['docker.io'] }],
     },
     manifests: {
       description:

@@ -9,6 +9,8 @@ export function fingerprintOf(resource: Resource): Fingerprint {
       return { subnet: hashOf([resource.subnet, resource.gateway]) };
     case 'volume':
       return {};
+    case 'attachment':
+      return { address: hashOf([resource.containerName, resource.address]) };
     case 'object':
       return { object: resource.object.metadata.annotations?.[OBJECT_HASH] ?? '' };
     case 'bucket':

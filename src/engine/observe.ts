@@ -1,5 +1,6 @@
 /** Lists what exists of a cluster, once, in our own words. Choosing and comparing is the plan's. */
-import { LABELS, OBJECT_HASH, OBJECT_ORIGIN } from '../model/names.ts';
+import { hashOf } from '../model/hash.ts';
+import { attachmentId, ENGINE_NETWORK, LABELS, OBJECT_HASH, OBJECT_ORIGIN } from '../model/names.ts';
 import type {
   Fingerprint,
   KubernetesObject,
@@ -50,14 +51,78 @@ export async function observeDocker(runtime: Runtime, clusterName: string): Prom
   return { state: new Map(found.map((resource) => [resource.id, resource])), containers, volumes, networks };
 }
 
+export type RegistryObservation = {
+  /** The registry of that name with all its attachments, and those of other registries to the cluster's network. */
+  readonly state: ObservedState;
+  readonly container: ContainerSummary | undefined;
+  readonly volume: VolumeSummary | undefined;
+};
+
+/** Registries belong to no cluster: they are found by a label of their own. */
+export async function observeRegistry(
+  runtime: Runtime,
+  { registryName, networkName }: { readonly registryName: string | undefined; readonly networkName: string },
+): Promise<RegistryObservation> {
+  const label = { key: LABELS.registry };
+  const [containers, volumes] = await Promise.all([runtime.listContainers(label), runtime.listVolumes(label)]);
+  const isWanted = ({ labels }: { readonly labels: Labels }): boolean => labels[LABELS.registry] === registryName;
+  const container = containers.find(isWanted);
+  const volume = volumes.find(isWanted);
+  const found = [
+    ...containers.flatMap((one) =>
+      attachmentsOf(one).filter((attachment) => one === container || attachment.networkName === networkName),
+    ),
+    ...(container === undefined
+      ? []
+      : [
+          {
+            ...observed('container', container.id, container.labels),
+            containerState: container.state,
+            ...((await isStranded(container, runtime)) ? { fingerprint: { networks: 'gone' } } : {}),
+          },
+        ]),
+    ...(volume === undefined ? [] : [observed('volume', volume.name, volume.labels)]),
+  ];
+  return { state: new Map(found.map((resource) => [resource.id, resource])), container, volume };
+}
+
+/** An engine starts no container that is to be on a network that was removed meanwhile. */
+async function isStranded({ state, addresses }: ContainerSummary, runtime: Runtime): Promise<boolean> {
+  if (state === 'running') return false;
+  const names = (await runtime.listNetworks()).map(({ name }) => name);
+  return Object.keys(addresses).some((network) => network !== ENGINE_NETWORK && !names.includes(network));
+}
+
+/** The networks of clusters that a container is on; its own is part of what it is. */
+export function attachmentsOf({ name, addresses }: ContainerSummary): readonly ObservedResource[] {
+  return Object.entries(addresses)
+    .filter(([networkName]) => networkName !== ENGINE_NETWORK)
+    .map(([networkName, address]) => ({
+      id: attachmentId(networkName),
+      kind: 'attachment',
+      owner: 'registry',
+      ref: name,
+      networkName,
+      fingerprint: { address: hashOf([name, address]) },
+    }));
+}
+
 /** The labels by which `observeDocker` knows a resource again. */
 export function labelsFor(clusterName: string, resource: Resource, fingerprint: Fingerprint): Labels {
   return {
-    [LABELS.cluster]: clusterName,
+    ...ownerLabel(clusterName, resource),
+    ...(resource.kind === 'volume' ? resource.labels : {}),
     [LABELS.component]: resource.owner,
     [LABELS.resource]: resource.id,
     [LABELS.fingerprint]: JSON.stringify(fingerprint),
   };
+}
+
+function ownerLabel(clusterName: string, resource: Resource): Labels {
+  if (resource.owner !== 'registry') return { [LABELS.cluster]: clusterName };
+  const name =
+    resource.kind === 'container' ? resource.container.name : resource.kind === 'volume' ? resource.name : '';
+  return { [LABELS.registry]: name };
 }
 
 /** Kubernetes objects of every kind that is desired now or was at the last `up`. */

@@ -52,7 +52,7 @@ export function formatPlan(steps: Plan): string {
 
 /** Containers and networks are made anew as they were; the files of mounts are the host's. */
 function holdsData({ kind, owner }: ObservedResource): boolean {
-  return kind !== 'container' && kind !== 'network' && owner !== 'mounts';
+  return kind !== 'container' && kind !== 'network' && kind !== 'attachment' && owner !== 'mounts';
 }
 
 /** Goes on last, so that what the others have to say after a long pause is there when it looks whether they live. */
@@ -69,11 +69,20 @@ function decide(desired: readonly Resource[], observed: ObservedState): Readonly
   const decisions = new Map<ResourceId, Decision>();
   for (const resource of desired) {
     const own = compare(resource, observed.get(resource.id));
-    const network = resource.kind === 'container' ? decisions.get('network') : undefined;
+    const needs = resource.dependsOn.map((id) => ({ id, verb: decisions.get(id)?.verb }));
     const found = observed.get(resource.id);
     // A network can only be removed when nothing is attached to it.
-    const isMoved = network !== undefined && network.verb !== 'keep' && found !== undefined && own.verb !== 'replace';
-    decisions.set(resource.id, isMoved ? { verb: 'replace', cause: 'its network is new', observed: found } : own);
+    const isMoved = needs.some(({ id, verb }) => id === 'network' && verb !== undefined && verb !== 'keep');
+    const isLost = needs.some(({ id, verb }) => id !== 'network' && (verb === 'create' || verb === 'replace'));
+    if (resource.kind === 'container' && isMoved && found !== undefined && own.verb !== 'replace') {
+      decisions.set(resource.id, { verb: 'replace', cause: 'its network is new', observed: found });
+    } else if (resource.kind === 'attachment' && isMoved && found !== undefined) {
+      decisions.set(resource.id, { verb: 'replace', cause: 'the network is new', observed: found });
+    } else if (resource.kind === 'attachment' && isLost && found !== undefined) {
+      decisions.set(resource.id, { verb: 'create', cause: 'its container is new' });
+    } else {
+      decisions.set(resource.id, own);
+    }
   }
   return decisions;
 }
@@ -163,7 +172,7 @@ function removal(observed: ObservedResource, cause: string, losesData: boolean):
 function link(steps: readonly Step[], desired: readonly Resource[]): Plan {
   const ids = new Set(steps.map((step) => step.id));
   const containerRemovals = steps
-    .filter((step) => step.verb === 'remove' && step.observed.kind === 'container')
+    .filter((step) => step.verb === 'remove' && ['container', 'attachment'].includes(step.observed.kind))
     .map((step) => step.id);
   const existing = (...candidates: readonly string[]): readonly string[] => candidates.filter((id) => ids.has(id));
   const resumptions = steps.filter((step) => step.verb === 'resume').map((step) => step.id);

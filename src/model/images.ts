@@ -10,6 +10,7 @@ export const RUNTIME_IMAGES = [
   'object-store',
   'metrics',
   'mount',
+  'registry',
   'kubectl',
 ] as const;
 export type RuntimeImageName = (typeof RUNTIME_IMAGES)[number];
@@ -80,6 +81,7 @@ const DEFINITIONS: readonly ImageDefinition[] = [
   { name: 'object-store', folders: ['object-store', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'metrics', folders: ['metrics', 'lib'], from: { BUILDER: 'builder' } },
   { name: 'mount', folders: ['mount', 'lib'], from: { BUILDER: 'builder' } },
+  { name: 'registry', folders: ['registry'], from: { BUILDER: 'builder' } },
   { name: 'kubectl', folders: ['kubectl', 'kubernetes', 'lib'], from: { BUILDER: 'builder' } },
 ];
 

@@ -5,7 +5,7 @@ export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-s
 export type Component = (typeof COMPONENTS)[number];
 
 /** Those that `up` starts beside the rest and does not wait for: a cluster is ready without them. */
-const ASIDE: readonly string[] = ['metrics'] satisfies readonly Component[];
+const ASIDE: readonly string[] = ['metrics', 'registry'] satisfies readonly (Component | 'registry')[];
 
 export function isAside(component: string): boolean {
   return ASIDE.includes(component);
@@ -19,6 +19,10 @@ export const LABELS = {
   component: 'dev.sandbar.component',
   /** Id of the resource within its cluster, e.g. `container/agent`. */
   resource: 'dev.sandbar.resource',
+  /** Name of the registry that a Docker object belongs to; it is of no cluster. */
+  registry: 'dev.sandbar.registry',
+  /** Port on the host that a registry had first, on its volume. */
+  port: 'dev.sandbar.port',
   /** JSON object: section of the resource → hash of what Docker was given. */
   fingerprint: 'dev.sandbar.fingerprint',
 } as const;
@@ -71,6 +75,14 @@ export function contextName(clusterName: string): string {
 
 export function nodeName(clusterName: string): string {
   return `sandbar-${clusterName}`;
+}
+
+/** The network that an engine always has. */
+export const ENGINE_NETWORK = 'bridge';
+
+/** Id of the resource that puts a registry on a cluster's network. */
+export function attachmentId(clusterNetwork: string): string {
+  return `attachment/${clusterNetwork}`;
 }
 
 /** Name by which containers and pods reach the machine that Sandbar runs on. */

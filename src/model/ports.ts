@@ -41,6 +41,8 @@ export type ContainerSummary = {
   readonly ports: readonly { readonly hostPort: number; readonly containerPort: number }[];
   /** Address on the cluster's network; empty while it does not run. */
   readonly address: string;
+  /** Address on each network that it is attached to or, while it does not run, will be. */
+  readonly addresses: Readonly<Record<string, string>>;
 };
 
 export type NetworkSummary = {
@@ -71,6 +73,10 @@ export type Runtime = {
     readonly labels: Labels;
   }): Promise<void>;
   removeNetwork(name: string): Promise<void>;
+  /** Attaches a container, running or not, under this address; one that is attached already is refused. */
+  connectNetwork(networkName: string, ref: string, address: string): Promise<void>;
+  /** A container or network that is not there, or not attached, is no failure. */
+  disconnectNetwork(networkName: string, ref: string): Promise<void>;
   createVolume(volume: { readonly name: string; readonly labels: Labels }): Promise<void>;
   removeVolume(name: string): Promise<void>;
   /** Creates a container without starting it and writes its files. Returns its id. */

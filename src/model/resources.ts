@@ -7,7 +7,7 @@ import type { BucketSpec } from './spec.ts';
 export type ResourceId = string;
 
 /** Owner of a row on the screen: a component, or the ground that all stand on. */
-export type Owner = Component | 'mounts' | 'network' | 'objects' | 'kubeconfig';
+export type Owner = Component | 'registry' | 'mounts' | 'network' | 'objects' | 'kubeconfig';
 
 type ResourceBase = { readonly id: ResourceId; readonly owner: Owner; readonly dependsOn: readonly ResourceId[] };
 
@@ -21,6 +21,8 @@ export type NetworkResource = ResourceBase & {
 export type VolumeResource = ResourceBase & {
   readonly kind: 'volume';
   readonly name: string;
+  /** Besides those by which it is known again. */
+  readonly labels?: Readonly<Record<string, string>>;
   /** Says in a plan and in a question what goes with it. */
   readonly holds: string;
 };
@@ -77,10 +79,18 @@ export type Probe = { readonly timeoutMs: number } & (
 
 export type ContainerResource = ResourceBase & {
   readonly kind: 'container';
-  readonly owner: Component | 'mounts';
+  readonly owner: Component | 'registry' | 'mounts';
   readonly container: ContainerSpec;
   readonly files: readonly ContainerFile[];
   readonly probes: readonly Probe[];
+};
+
+/** A container that is on a network besides its own. */
+export type AttachmentResource = ResourceBase & {
+  readonly kind: 'attachment';
+  readonly containerName: string;
+  readonly networkName: string;
+  readonly address: string;
 };
 
 /** As much of a container as it takes to wait until it answers. */
@@ -113,7 +123,8 @@ export type ObjectResource = ResourceBase & { readonly kind: 'object'; readonly 
 
 export type BucketResource = ResourceBase & { readonly kind: 'bucket'; readonly bucket: BucketSpec };
 
-export type Resource = NetworkResource | VolumeResource | ContainerResource | ObjectResource | BucketResource;
+export type Resource =
+  NetworkResource | VolumeResource | ContainerResource | AttachmentResource | ObjectResource | BucketResource;
 
 /** Section of a resource → hash of what Docker or Kubernetes is given for it. Sections that differ name the cause. */
 export type Fingerprint = Readonly<Record<string, string>>;
@@ -133,6 +144,8 @@ export type ObservedResource = {
   readonly containerState?: ContainerState;
   /** Of a container that runs, on the cluster's network; empty when somebody has taken it off. */
   readonly address?: string;
+  /** Attachments only. */
+  readonly networkName?: string;
   /** Kubernetes objects only: what is there. */
   readonly object?: KubernetesObject;
 };

@@ -13,6 +13,15 @@ export type MirrorSpec = {
   readonly endpoints: readonly string[];
 };
 
+/** The registry that clusters share. */
+export type RegistrySpec = {
+  /** Name of its container and of its volume; clusters that name the same one share it. */
+  readonly name: string;
+  readonly port: PortWish;
+  /** Hosts of registries of which it keeps copies. */
+  readonly mirrors: readonly string[];
+};
+
 export type FileContent = { readonly path: string; readonly content: string };
 
 export type ProxySettings = { readonly httpProxy: string; readonly httpsProxy: string; readonly noProxy: string };
@@ -53,6 +62,8 @@ export type ClusterSpec = {
   /** Extra CA certificates (PEM) that the node trusts when it pulls images. */
   readonly caCertificates: readonly FileContent[];
   readonly mirrors: readonly MirrorSpec[];
+  /** Undefined: the cluster has none. */
+  readonly registry: RegistrySpec | undefined;
   /** Kubernetes manifests (YAML) applied by `up`, in this order. */
   readonly manifests: readonly FileContent[];
   /** Folders and files of the host that `sandbar.yaml` mounts into workloads. */

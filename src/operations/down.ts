@@ -1,12 +1,14 @@
 /** `down`: takes a cluster's containers and network away; its volumes too when asked. */
 import { apply } from '../engine/apply.ts';
-import { observeDocker } from '../engine/observe.ts';
+import { observeDocker, observeRegistry } from '../engine/observe.ts';
 import { plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
+import { networkName } from '../model/names.ts';
 import type { Ports } from '../model/ports.ts';
 import type { ObservedResource } from '../model/resources.ts';
 import { withClusterLock } from './access.ts';
+import { releaseRegistries } from './registry.ts';
 import { remove } from './steps.ts';
 
 export type DownRequest = {
@@ -27,8 +29,11 @@ export type DownResult = {
 export async function down(request: DownRequest, ports: Ports, emit: Emit): Promise<DownResult> {
   const { clusterName, signal } = request;
   return withClusterLock(clusterName, { host: ports.host, emit, signal }, async () => {
-    const docker = await observeDocker(ports.runtime, clusterName);
-    const found = [...docker.state.values()];
+    const [docker, { state: attachments }] = await Promise.all([
+      observeDocker(ports.runtime, clusterName),
+      observeRegistry(ports.runtime, { registryName: undefined, networkName: networkName(clusterName) }),
+    ]);
+    const found = [...docker.state.values(), ...attachments.values()];
     const isRemoved = (resource: ObservedResource): boolean => resource.kind !== 'volume' || request.includesVolumes;
     const steps = plan([], new Map(found.filter(isRemoved).map((resource) => [resource.id, resource])));
     const lost = steps.filter((step) => step.losesData);
@@ -45,9 +50,13 @@ export async function down(request: DownRequest, ports: Ports, emit: Emit): Prom
     });
     if (signal.aborted) throw signal.reason;
     if (failures[0] !== undefined) throw failures[0].error;
+    const released = await releaseRegistries(ports, signal);
     return {
       clusterName,
-      removed: steps.map((step) => step.id.slice('remove '.length)),
+      removed: [
+        ...steps.map((step) => step.id.slice('remove '.length)),
+        ...released.map((name) => `container/${name}`),
+      ],
       kept: found.filter((resource) => !isRemoved(resource)).map((resource) => resource.ref),
     };
   });

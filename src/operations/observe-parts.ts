@@ -27,10 +27,12 @@ export async function observeParts(found: FoundCluster, ports: Ports, signal: Ab
   const statuses = await askComponents(found, ports, signal).catch((error: unknown): readonly ComponentStatus[] => {
     if (!(error instanceof SandbarError)) throw error;
     // Without an identity nothing can be asked; that is the control plane's trouble.
-    return [{ component: 'control-plane', state: 'running', isReady: false, detail: error.message }];
+    const name = containerName(found.clusterName, 'control-plane');
+    return [
+      { component: 'control-plane', containerName: name, state: 'running', isReady: false, detail: error.message },
+    ];
   });
-  const isKnown = (name: string): boolean =>
-    statuses.some(({ component }) => containerName(clusterName, component) === name);
+  const isKnown = (name: string): boolean => statuses.some((status) => status.containerName === name);
   // Containers of mounts, of which the node tells when they run.
   const others = containers.filter(({ name, state }) => state !== 'running' && !isKnown(name));
   return Promise.all([
@@ -45,8 +47,7 @@ export async function observeParts(found: FoundCluster, ports: Ports, signal: Ab
 }
 
 async function describePart(status: ComponentStatus, found: FoundCluster, ports: Ports): Promise<Part> {
-  const { component, isReady, detail } = status;
-  const name = containerName(found.clusterName, component);
+  const { component, containerName: name, isReady, detail } = status;
   const state = status.state as Part['state'];
   const ended = await withEnd({ component, containerName: name, state }, ports.runtime);
   if (isReady || state !== 'running') return ended;

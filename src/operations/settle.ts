@@ -1,10 +1,10 @@
 /** Settles what a spec leaves open: the subnet and the host's ports. What a cluster already has, it keeps. */
-import type { SettledPorts } from '../components/context.ts';
+import type { SettledPorts, SettledRegistry } from '../components/context.ts';
 import { chooseSubnet, overlaps, parseCidr } from '../model/cidr.ts';
 import { SandbarError } from '../model/errors.ts';
-import type { DockerObservation } from '../engine/observe.ts';
-import { LABELS } from '../model/names.ts';
-import type { Host } from '../model/ports.ts';
+import type { DockerObservation, RegistryObservation } from '../engine/observe.ts';
+import { LABELS, networkName } from '../model/names.ts';
+import type { Host, NetworkSummary } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 
 type PortName = keyof ClusterSpec['ports'];
@@ -91,6 +91,67 @@ export async function settlePorts(
     );
   }
   return { ports: settled as SettledPorts, notices };
+}
+
+/**
+ * The registry's port on the host: the one that the user names, that it has, that it had first, 5001, or the next free
+ * one. Image names hold it, so that it changes only where it must.
+ */
+export async function settleRegistry(
+  { registry, name }: Pick<ClusterSpec, 'registry' | 'name'>,
+  {
+    observation,
+    networks,
+    taken,
+  }: {
+    readonly observation: RegistryObservation;
+    readonly networks: readonly NetworkSummary[];
+    /** Ports that the cluster takes itself. */
+    readonly taken: readonly number[];
+  },
+  host: Host,
+): Promise<{ readonly registry: SettledRegistry | undefined; readonly notices: readonly string[] }> {
+  if (registry === undefined) return { registry: undefined, notices: [] };
+  const { container, volume } = observation;
+  const otherNetworks = Object.fromEntries(
+    Object.entries(container?.addresses ?? {}).filter(
+      ([network]) =>
+        network !== networkName(name) &&
+        networks.some(({ labels, name: found }) => found === network && labels[LABELS.cluster] !== undefined),
+    ),
+  );
+  const settled = (port: number, notices: readonly string[] = []) => ({
+    registry: { name: registry.name, port, otherNetworks },
+    notices,
+  });
+  const current = container?.ports[0]?.hostPort;
+  const isHeld = container?.state === 'running' || container?.state === 'paused';
+  const isFree = async (port: number): Promise<boolean> => !taken.includes(port) && (await host.isPortFree(port));
+  const { port: wished, isFixed } = registry.port;
+  if (current !== undefined && (isHeld || (await isFree(current)))) {
+    if (!isFixed || wished === current) return settled(current);
+    const others = Object.keys(otherNetworks);
+    if (others.length > 0) {
+      throw new SandbarError(
+        'CONFLICT',
+        `registry ${registry.name} is on port ${String(current)}, under which ${others.join(', ')} know it`,
+        { hint: `leave registry.port out, or give this cluster a registry of its own with registry.name` },
+      );
+    }
+  }
+  if (!isFixed) {
+    const first = Number(volume?.labels[LABELS.port]);
+    if (first > 0 && (await isFree(first))) return settled(first);
+  }
+  if (await isFree(wished)) return settled(wished);
+  const owner = (await host.findPortOwner(wished)) ?? 'another program';
+  if (isFixed) {
+    throw new SandbarError('PORT_IN_USE', `port ${String(wished)} is used by ${owner}`, {
+      hint: 'stop it, or set registry.port in sandbar.yaml',
+    });
+  }
+  const chosen = await nextFree(wished + 1, isFree);
+  return settled(chosen, [`port ${String(wished)} is used by ${owner}: the registry is on ${String(chosen)}`]);
 }
 
 function isEnabled(spec: ClusterSpec, name: PortName): boolean {

@@ -1,8 +1,18 @@
 /** `status` and `list`: what there is, read from Docker and asked of every part. */
 import { INGRESS_CLASS } from '../components/ingress.ts';
+import { HOSTING } from '../components/registry.ts';
 import { ask, type WaitPorts } from '../engine/wait.ts';
 import type { Identity } from '../model/identity.ts';
-import { COMPONENTS, LABELS, SYSTEM_NAMESPACE, contextName, isAside, type Component } from '../model/names.ts';
+import {
+  COMPONENTS,
+  LABELS,
+  SYSTEM_NAMESPACE,
+  containerName,
+  contextName,
+  isAside,
+  networkName,
+  type Component,
+} from '../model/names.ts';
 import type { Cluster, ContainerSummary, Ports, Runtime } from '../model/ports.ts';
 import type { Probe } from '../model/resources.ts';
 import {
@@ -18,9 +28,11 @@ import {
 } from './access.ts';
 import { probesFor } from './component-probes.ts';
 import { observeTrust, type StoreTrust } from './trust.ts';
+import { findRegistryOn, hostOf } from './registry.ts';
 
 export type ComponentStatus = {
   readonly component: string;
+  readonly containerName: string;
   readonly state: string;
   readonly isReady: boolean;
   /** What was seen where it is not ready, else Docker's words on how long it runs. */
@@ -40,6 +52,8 @@ export type ClusterStatus = {
   readonly trust: readonly StoreTrust[];
   readonly objectStore: string | undefined;
   readonly objectStoreConsole: string | undefined;
+  /** As image names begin with. */
+  readonly registry: string | undefined;
 };
 
 export type ClusterListing = {
@@ -59,10 +73,11 @@ const TIMEOUT_MS = 2_000;
 
 /** Asks every component once. A container that somebody removed is told of too. */
 export async function status(clusterName: string, ports: Ports, signal: AbortSignal): Promise<ClusterStatus> {
-  const [containers, identity, trust] = await Promise.all([
+  const [containers, identity, trust, registry] = await Promise.all([
     findContainers(ports.runtime, clusterName),
     readIdentity(ports.runtime, clusterName),
     observeTrust(ports.host),
+    findRegistryOn(networkName(clusterName), ports.runtime),
   ]);
   const components = await askComponents({ clusterName, containers, identity }, ports, signal);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
@@ -81,6 +96,7 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     trust,
     objectStore: url('object-store', 9000),
     objectStoreConsole: url('object-store', 9001),
+    registry: registry && hostOf(registry),
   };
 }
 
@@ -100,8 +116,10 @@ export async function askComponents(
   signal: AbortSignal,
 ): Promise<readonly ComponentStatus[]> {
   const { clusterName, containers, identity } = found;
+  const registry = await findRegistryOn(networkName(clusterName), ports.runtime);
   const isApiRunning = componentOf(containers, 'control-plane')?.state === 'running';
-  return isApiRunning ? probeAll(openAccess(clusterName, containers, identity), ports, signal) : withoutApi(containers);
+  if (!isApiRunning) return [...withoutApi(clusterName, containers), ...describeRegistry(registry, undefined)];
+  return probeAll({ ...openAccess(clusterName, containers, identity), registry }, ports, signal);
 }
 
 /** Every cluster of the engine, from labels alone. */
@@ -121,20 +139,29 @@ export async function list(runtime: Runtime): Promise<readonly ClusterListing[]>
   });
 }
 
-async function probeAll(access: ClusterAccess, ports: Ports, signal: AbortSignal): Promise<readonly ComponentStatus[]> {
+async function probeAll(
+  access: ClusterAccess & { readonly registry: ContainerSummary | undefined },
+  ports: Ports,
+  signal: AbortSignal,
+): Promise<readonly ComponentStatus[]> {
   const cluster = ports.connectCluster(access.api);
   const waitPorts: WaitPorts = { ...ports, cluster };
   try {
     const found = await Promise.all(
       COMPONENTS.map(async (component) => {
         const container = componentOf(access.containers, component);
-        if (container === undefined) return (await isMissed(component, cluster)) ? missing(component) : undefined;
+        if (container === undefined) {
+          return (await isMissed(component, cluster)) ? missing(access.name, component) : undefined;
+        }
         if (container.state !== 'running') return describe(container, component, `it is ${container.state}`);
         const probes = probesFor(component, access.name, { containers: access.containers, timeoutMs: TIMEOUT_MS });
         return describe(container, component, await findProblem(probes, waitPorts, signal));
       }),
     );
-    return found.filter((component) => component !== undefined);
+    return [
+      ...found.filter((component) => component !== undefined),
+      ...(await askRegistry(access, { waitPorts, signal })),
+    ];
   } finally {
     cluster.close();
   }
@@ -153,10 +180,10 @@ async function findProblem(
 }
 
 /** Nothing can be asked then; what runs all the same waits for the API to come back. */
-function withoutApi(containers: readonly ContainerSummary[]): readonly ComponentStatus[] {
+function withoutApi(clusterName: string, containers: readonly ContainerSummary[]): readonly ComponentStatus[] {
   return COMPONENTS.flatMap((component) => {
     const container = componentOf(containers, component);
-    if (container === undefined) return component in TRACES ? [] : [missing(component)];
+    if (container === undefined) return component in TRACES ? [] : [missing(clusterName, component)];
     const isRunning = container.state === 'running';
     return [
       describe(container, component, isRunning ? 'the control plane is not running' : `it is ${container.state}`),
@@ -169,11 +196,41 @@ async function isMissed(component: Component, cluster: Cluster): Promise<boolean
   return trace === undefined || (await cluster.get(trace, { timeoutMs: TIMEOUT_MS })).status === 200;
 }
 
-function describe(container: ContainerSummary, component: Component, problem: string | undefined): ComponentStatus {
+function describe(container: ContainerSummary, component: string, problem: string | undefined): ComponentStatus {
   const detail = problem ?? container.status.toLowerCase();
-  return { component, state: container.state, isReady: problem === undefined, detail };
+  const { name, state } = container;
+  return { component, containerName: name, state, isReady: problem === undefined, detail };
 }
 
-function missing(component: Component): ComponentStatus {
-  return { component, state: 'missing', isReady: false, detail: 'its container is missing' };
+function missing(clusterName: string, component: Component): ComponentStatus {
+  const name = containerName(clusterName, component);
+  return { component, containerName: name, state: 'missing', isReady: false, detail: 'its container is missing' };
+}
+
+/** It is no container of the cluster: whether it should be there is what the cluster's API tells tools of it. */
+async function askRegistry(
+  { registry }: { readonly registry: ContainerSummary | undefined },
+  { waitPorts, signal }: { readonly waitPorts: WaitPorts; readonly signal: AbortSignal },
+): Promise<readonly ComponentStatus[]> {
+  if (registry?.state === 'running') {
+    const url = `http://${hostOf(registry).replace('localhost', '127.0.0.1')}/v2/`;
+    const probe: Probe = { kind: 'http', url, acceptedStatuses: [200], timeoutMs: TIMEOUT_MS };
+    return describeRegistry(registry, await ask(probe, waitPorts, signal));
+  }
+  const path = `/api/v1/namespaces/${HOSTING.namespace}/configmaps/${HOSTING.name}`;
+  const isWanted = (await waitPorts.cluster.get(path, { timeoutMs: TIMEOUT_MS })).status === 200;
+  return isWanted || registry !== undefined ? describeRegistry(registry ?? 'missing', undefined) : [];
+}
+
+function describeRegistry(
+  found: ContainerSummary | 'missing' | undefined,
+  problem: string | undefined,
+): readonly ComponentStatus[] {
+  const component = 'registry';
+  if (found === undefined) return [];
+  if (found === 'missing') {
+    const detail = "it is not on the cluster's network";
+    return [{ component, containerName: component, state: 'missing', isReady: false, detail }];
+  }
+  return [describe(found, component, found.state === 'running' ? problem : `it is ${found.state}`)];
 }

@@ -112,6 +112,9 @@ export async function remove(
     case 'network':
       await from.runtime.removeNetwork(observed.ref);
       break;
+    case 'attachment':
+      await from.runtime.disconnectNetwork(observed.networkName ?? '', observed.ref);
+      break;
     case 'object':
       await from.cluster?.remove(observed.object as KubernetesObject);
       break;
@@ -134,6 +137,9 @@ async function make(resource: Resource, targets: StepTargets): Promise<void> {
     case 'container':
       // Files before the start: a container that ever ran had all of them.
       await runtime.startContainer(await runtime.createContainer(resource.container, resource.files, labels));
+      break;
+    case 'attachment':
+      await runtime.connectNetwork(resource.networkName, resource.containerName, resource.address);
       break;
     case 'object':
       await cluster.apply(resource.object);

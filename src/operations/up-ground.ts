@@ -1,6 +1,6 @@
 /** What stands before `up` plans: images, identity, subnet and ports. What the cluster has, it keeps. */
 import { identityRequest, type ComponentContext, type ImageRefs } from '../components/context.ts';
-import type { DockerObservation } from '../engine/observe.ts';
+import type { DockerObservation, RegistryObservation } from '../engine/observe.ts';
 import {
   isIdentityFor,
   planRenewal,
@@ -15,7 +15,7 @@ import type { ClusterSpec } from '../model/spec.ts';
 import { readIdentity, type Reader } from './access.ts';
 import { provideRoot, type RootMeans } from './local-authority.ts';
 import { readLastUp, type LastUp } from './last-up.ts';
-import { settlePorts, settleSubnet } from './settle.ts';
+import { settlePorts, settleRegistry, settleSubnet } from './settle.ts';
 
 export type MintIdentity = (request: IdentityRequest, root: KeyPair, kept?: KeptIdentity) => Promise<Identity>;
 
@@ -41,7 +41,7 @@ export function readKept(runtime: Runtime, clusterName: string, reader?: Reader)
 export async function settle(
   { spec, isDryRun }: { readonly spec: ClusterSpec; readonly isDryRun: boolean },
   means: RootMeans & { readonly ports: Ports; readonly mintIdentity: MintIdentity },
-  docker: DockerObservation,
+  docker: DockerObservation & { readonly registry: RegistryObservation },
   ground: Ground,
 ): Promise<{ readonly context: ComponentContext; readonly lastUp: Kept['lastUp'] }> {
   const { ports, emit, mintIdentity } = means;
@@ -55,7 +55,14 @@ export async function settle(
     kept.identity,
     provideRoot(means, { isDryRun }),
   ]);
-  for (const text of settled.notices) emit({ type: 'notice', text });
+  const taken = Object.values(settled.ports);
+  const { networks } = docker;
+  const { registry, notices } = await settleRegistry(
+    spec,
+    { observation: docker.registry, networks, taken },
+    ports.host,
+  );
+  for (const text of [...settled.notices, ...notices]) emit({ type: 'notice', text });
   const wanted = identityRequest(spec, subnet, root.certificate);
   const renewal = existing === undefined ? undefined : planRenewal(existing, ports.clock.now());
   if (renewal !== undefined) emit({ type: 'notice', text: describeRenewal(renewal) });
@@ -63,7 +70,10 @@ export async function settle(
   const identity = isKept ? existing : await mintIdentity(wanted, root, renewal?.kept ?? existing);
   // The subnet may have been chosen only now; nothing in it is reached through a proxy.
   const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
-  return { context: { spec: reachable, identity, subnet, ports: settled.ports, imageRefs }, lastUp: kept.lastUp };
+  return {
+    context: { spec: reachable, identity, subnet, ports: settled.ports, registry, imageRefs },
+    lastUp: kept.lastUp,
+  };
 }
 
 function describeRenewal({ endsMs, kept }: NonNullable<ReturnType<typeof planRenewal>>): string {

@@ -1,12 +1,19 @@
 /** `up`: makes a cluster what its spec says, from whatever is there. */
 import { desiredCluster, type DesiredCluster } from '../components/cluster.ts';
+import {
+  isRegistryHosts,
+  readRegistryHosts,
+  registry as registryResources,
+  registryHosts,
+  type RegistryHosts,
+} from '../components/registry.ts';
 import type { ComponentContext, ImageRefs } from '../components/context.ts';
 import { apply } from '../engine/apply.ts';
-import { observeBuckets, observeDocker, observeObjects } from '../engine/observe.ts';
+import { observeBuckets, observeDocker, observeObjects, observeRegistry } from '../engine/observe.ts';
 import { formatPlan, isConverged, isForLater, plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { SYSTEM_NAMESPACE } from '../model/names.ts';
+import { containerName, networkName, SYSTEM_NAMESPACE } from '../model/names.ts';
 import type {
   KubernetesObject,
   ObjectResource,
@@ -15,6 +22,7 @@ import type {
   Plan,
   Step,
 } from '../model/resources.ts';
+import { objectIdOf } from '../model/objects.ts';
 import { formatWorkload } from '../model/mounts.ts';
 import { SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
 import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
@@ -27,6 +35,7 @@ import { repairDatastore } from './datastore.ts';
 import { untilEnded } from './ending-namespaces.ts';
 import { together } from './phase.ts';
 import { preflight } from './preflight.ts';
+import { tellRegistry, writeRegistryHosts } from './registry.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
 import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
@@ -146,17 +155,23 @@ async function buildUndisturbed(request: UpRequest, dependencies: UpDependencies
 
 async function build(request: UpRequest, dependencies: UpDependencies, ground: Ground): Promise<Built> {
   const { ports, emit } = dependencies;
-  const docker = await observeDocker(ports.runtime, request.spec.name);
-  const { context, lastUp } = await settle(request, dependencies, docker, ground);
+  const { name: clusterName, registry: wishedRegistry } = request.spec;
+  const [docker, registry] = await Promise.all([
+    observeDocker(ports.runtime, clusterName),
+    observeRegistry(ports.runtime, { registryName: wishedRegistry?.name, networkName: networkName(clusterName) }),
+  ]);
+  const { context, lastUp } = await settle(request, dependencies, { ...docker, registry }, ground);
   const desired = desiredCluster(context, request.manifests);
   requireRestored(docker.containers);
   const isOurs = (resource: ObservedResource): boolean =>
     !isMountContainer(resource) && resource.id !== SNAPSHOTS_VOLUME;
-  const observed = new Map([...docker.state].filter(([, resource]) => isOurs(resource)));
+  const observed = new Map([...docker.state, ...registry.state].filter(([, resource]) => isOurs(resource)));
   const steps = plan(desired.docker, observed);
   const changes = steps.filter((step) => step.verb !== 'wait');
   const waits = steps.filter((step) => step.verb === 'wait').map((step) => ({ ...step, dependsOn: [] }));
-  const later = changes.filter(isForLater).map((step) => ({ ...step, dependsOn: [] }));
+  const later = changes
+    .filter((step) => isForLater(step) && !isOfRegistry(step))
+    .map((step) => ({ ...step, dependsOn: [] }));
   const planned = { context, desired, observed: docker.state, lastUp, changes, later, waits };
   if (changes.length > 0) announceUpgrade(await lastUp, emit);
   if (request.isDryRun || changes.length === 0) return planned;
@@ -165,7 +180,7 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   emitPlan([...changes, ...waits], emit);
   const targets = connect(context, request, dependencies);
   try {
-    const now = changes.filter((step) => !isForLater(step));
+    const now = changes.filter((step) => !isForLater(step) && !isOfRegistry(step));
     await applyOrThrow(now, targets, dependencies, request.signal);
     return planned;
   } catch (error) {
@@ -180,7 +195,8 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
 function isTakenMeanwhile(error: unknown, spec: ClusterSpec): error is SandbarError {
   if (!(error instanceof SandbarError)) return false;
   if (error.code === 'SUBNET_IN_USE') return spec.network.subnet === undefined;
-  return error.code === 'PORT_IN_USE' && Object.values(spec.ports).some((port) => !port.isFixed);
+  const wishes = [...Object.values(spec.ports), ...(spec.registry === undefined ? [] : [spec.registry.port])];
+  return error.code === 'PORT_IN_USE' && wishes.some((port) => !port.isFixed);
 }
 
 /** Waits for the containers, and meanwhile puts inside what is wanted as soon as that part answers. */
@@ -216,6 +232,7 @@ async function bringUp(
       ]);
       if (repaired.length > 0) dependencies.emit({ type: 'notice', text: `made again: ${repaired.join(', ')}` });
       const { steps, mounts } = inside;
+      await tellNode(built, inside, targets.waitPorts.runtime);
       await confirmLosses(steps, request);
       announce(inside, dependencies.emit, { isDryRun: false });
       for (const { source } of mounts.missing) await targets.waitPorts.host.makeDirectory(source);
@@ -224,16 +241,41 @@ async function bringUp(
     }),
     // The processor is less busy then, while the node gets ready.
     grounded.then(() => applyOrThrow(later, targets, dependencies, request.signal)),
+    grounded.then(() => provideRegistry(built, targets, { request, dependencies })),
   ]);
-  const [others, ground, aside] = settled;
+  const [others, ground, aside, registry] = settled;
   if (ground.status === 'rejected') throw ground.reason;
   if (others.status === 'rejected') throw others.reason;
   if (aside.status === 'rejected') throw aside.reason;
+  if (registry.status === 'rejected') throw registry.reason;
   const { mounts } = ground.value;
   // New pods need all of the cluster.
   await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);
   await warnOfMissing(mounts.commanded, { ...targets, ...targets.waitPorts, emit: dependencies.emit });
   return ground.value;
+}
+
+/** A network can only be removed when nothing is attached to it; all else of the registry is for later. */
+function isOfRegistry(step: Step): boolean {
+  return step.owner === 'registry' && !(step.verb === 'remove' && step.observed.kind === 'attachment');
+}
+
+/** The registry belongs to other clusters too, whose `up` may be making it: it is looked at again while none does. */
+async function provideRegistry(
+  { context, changes }: Built,
+  targets: StepTargets,
+  { request, dependencies }: { readonly request: UpRequest; readonly dependencies: UpDependencies },
+): Promise<void> {
+  const { runtime, host } = targets.waitPorts;
+  const { signal } = request;
+  if (changes.some(isOfRegistry)) {
+    const wanted = { registryName: context.registry?.name, networkName: networkName(context.spec.name) };
+    await host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
+      const { state } = await observeRegistry(runtime, wanted);
+      await applyOrThrow(plan(registryResources(context), state), targets, dependencies, signal);
+    });
+  }
+  await tellRegistry(context, runtime);
 }
 
 /** Those that every cluster has, and those of what is put into it. */
@@ -242,7 +284,12 @@ function namespacesOf({ desired }: Built): ReadonlySet<string> {
   return new Set(['kube-node-lease', ...objects.flatMap(({ namespace }) => namespace ?? [])]);
 }
 
-type Inside = { readonly steps: Plan; readonly mounts: MountPlan };
+type Inside = {
+  readonly steps: Plan;
+  readonly mounts: MountPlan;
+  /** What the node was told last of registries, where that is to change. */
+  readonly oldHosts?: RegistryHosts;
+};
 
 async function planInside(
   { context, desired: { inside }, observed: docker }: Built,
@@ -269,7 +316,17 @@ async function planInside(
   );
   for (const namespace of new Set(namespaces)) await requireHostPaths(cluster, namespace);
   const observed: ObservedState = new Map([...observedObjects, ...observedBuckets, ...mounts.observed]);
-  return { steps: plan(withMounts(inside, mounts), observed), mounts };
+  const steps = plan(withMounts(inside, mounts), observed);
+  const changesHosts = steps.some((step) => step.verb === 'update' && isRegistryHosts(step.resource));
+  const oldHosts = readRegistryHosts(maps.find((object) => isRegistryHosts({ id: objectIdOf(object) })));
+  return { steps, mounts, ...(changesHosts ? { oldHosts } : {}) };
+}
+
+/** An agent that was made just now has it all. What is in the cluster says that it was told, and comes last. */
+async function tellNode({ context, changes }: Built, { oldHosts }: Inside, runtime: Runtime): Promise<void> {
+  if (oldHosts === undefined || changes.some(({ id }) => id === 'create container/agent')) return;
+  const agentRef = containerName(context.spec.name, 'agent');
+  await writeRegistryHosts(agentRef, { old: oldHosts, wanted: registryHosts(context) }, runtime);
 }
 
 /** Of a cluster that does not run, what its datastore holds is not known: whether it has the records of the file. */

@@ -39,6 +39,7 @@ export const SPEC: ClusterSpec = {
   metrics: { isEnabled: true },
   caCertificates: [],
   mirrors: [],
+  registry: undefined,
   manifests: [],
   mounts: [],
   proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
@@ -72,6 +73,7 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
     identity: fakeIdentity(whole),
     subnet: SUBNET,
     ports: { api: 6443, http: 80, https: 443, objectStore: 9000, objectStoreConsole: 9001 },
+    registry: whole.registry && { name: whole.registry.name, port: 5001, otherNetworks: {} },
     imageRefs: {
       'control-plane': 'sandbar/control-plane:1',
       agent: 'sandbar/agent:1',
@@ -80,6 +82,7 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
       'object-store': 'sandbar/object-store:1',
       metrics: 'sandbar/metrics:1',
       mount: 'sandbar/mount:1',
+      registry: 'sandbar/registry:1',
     },
   };
 }

@@ -25,6 +25,7 @@ const IMAGE_REFS = {
   'object-store': 'sandbar/object-store:1',
   metrics: 'sandbar/metrics:1',
   mount: 'sandbar/mount:1',
+  registry: 'sandbar/registry:1',
 };
 
 const READY = JSON.stringify({ status: { conditions: [{ type: 'Ready', status: 'True' }] } });
@@ -50,6 +51,7 @@ export class Machine {
   constructor() {
     for (const ref of Object.values(IMAGE_REFS)) this.runtime.images.set(ref, {});
     this.runtime.programs.set('sandbar-agent', () => ({ stdout: '10.96.0.1\n' }));
+    this.runtime.programs.set('tar', () => ({}));
     this.cluster.answers.set('/api/v1/namespaces/default/serviceaccounts/default', { status: 200, body: '{}' });
     this.cluster.answers.set('/api/v1/nodes/sandbar-dev', { status: 200, body: READY });
     this.cluster.answers.set('/api/v1/nodes/sandbar-dev/proxy/healthz', { status: 200, body: 'ok' });
@@ -148,6 +150,7 @@ export class Machine {
   }
 
   #answerProbes(): void {
+    this.host.httpStatuses.set('http://127.0.0.1:5001/v2/', 200);
     for (const port of [80, 8080]) this.host.httpStatuses.set(`http://127.0.0.1:${String(port)}/`, 404);
     for (const port of [9000, 9002]) {
       this.host.httpStatuses.set(`http://127.0.0.1:${String(port)}/minio/health/ready`, 200);
@@ -159,6 +162,8 @@ export class Machine {
 const CHANGES: readonly (keyof Runtime)[] = [
   'createNetwork',
   'removeNetwork',
+  'connectNetwork',
+  'disconnectNetwork',
   'createVolume',
   'removeVolume',
   'createContainer',

@@ -60,6 +60,8 @@ export type UpOutput = {
 export type Sandbox = {
   /** Name of the cluster; every command gets it as SANDBAR_NAME. */
   readonly name: string;
+  /** Name of its registry; every command gets it as SANDBAR_REGISTRY. */
+  readonly registryName: string;
   /** A working directory without any sandbar.yaml above it. */
   readonly directory: string;
   /** Parent of all directories that commands of this sandbox write to. */
@@ -161,6 +163,10 @@ class TestSandbox implements Sandbox {
     return join(this.#home, 'work');
   }
 
+  get registryName(): string {
+    return `${this.name}-registry`;
+  }
+
   get kubeconfig(): string {
     return join(this.#home, 'kubeconfig');
   }
@@ -182,6 +188,7 @@ class TestSandbox implements Sandbox {
       DOCKER_CONFIG: process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'),
       KUBECONFIG: this.kubeconfig,
       SANDBAR_NAME: this.name,
+      SANDBAR_REGISTRY: this.registryName,
       NO_COLOR: '1',
     };
   }
@@ -264,6 +271,10 @@ class TestSandbox implements Sandbox {
   async dispose(): Promise<void> {
     try {
       await this.must(['down', '--volumes', '--yes']);
+      // The images of a registry outlive every cluster.
+      for (const { Name } of (await this.docker.listVolumes()).Volumes) {
+        if (Name === this.registryName) await this.docker.getVolume(Name).remove();
+      }
     } finally {
       await this.#runtime.close();
       await rm(this.#home, { recursive: true, force: true });

@@ -40,6 +40,8 @@ export type FakeContainer = {
   readonly labels: Labels;
   readonly files: Map<string, ContainerFile>;
   readonly log: string[];
+  /** Networks besides its own → address. */
+  readonly attachments: Map<string, string>;
   state: ContainerState;
   exitCode: number;
 };
@@ -127,9 +129,28 @@ export class FakeRuntime implements Runtime {
   }
 
   async removeNetwork(name: string): Promise<void> {
-    const users = [...this.containers.values()].filter(({ spec, state }) => spec.networkName === name && isUp(state));
+    const users = [...this.containers.values()].filter(
+      ({ spec, attachments, state }) => (spec.networkName === name || attachments.has(name)) && isUp(state),
+    );
     if (users.length > 0) throw new SandbarError('DOCKER_FAILED', `network ${name} has active endpoints`);
     if (this.networks.delete(name)) this.calls.push(`remove network ${name}`);
+    await Promise.resolve();
+  }
+
+  async connectNetwork(networkName: string, ref: string, address: string): Promise<void> {
+    const container = this.#container(ref);
+    if (!this.networks.has(networkName)) throw missing(`network ${networkName}`);
+    if (container.attachments.has(networkName)) throw new SandbarError('DOCKER_FAILED', `${ref} is attached already`);
+    container.attachments.set(networkName, address);
+    this.calls.push(`attach ${container.spec.name} to ${networkName}`);
+    await Promise.resolve();
+  }
+
+  async disconnectNetwork(networkName: string, ref: string): Promise<void> {
+    const container = this.#findContainer(ref);
+    if (container?.attachments.delete(networkName) === true) {
+      this.calls.push(`detach ${container.spec.name} from ${networkName}`);
+    }
     await Promise.resolve();
   }
 
@@ -164,6 +185,7 @@ export class FakeRuntime implements Runtime {
       labels,
       files: new Map(),
       log: [],
+      attachments: new Map(),
       state: 'created',
       exitCode: 0,
     };
@@ -179,7 +201,9 @@ export class FakeRuntime implements Runtime {
     if (container.state === 'running') return;
     if (container.state === 'paused') throw new SandbarError('CONFLICT', `cannot start ${ref}: it is paused`);
     const { ports, networkName } = container.spec;
-    if (networkName !== 'none' && !this.networks.has(networkName)) throw missing(`network ${networkName}`);
+    const needed = [networkName, ...container.attachments.keys()].filter((name) => !ENGINE_NETWORKS.includes(name));
+    const gone = needed.find((name) => !this.networks.has(name));
+    if (gone !== undefined) throw missing(`network ${gone}`);
     this.#requireFolders(container.spec);
     const taken = ports.find(({ hostPort }) => this.foreignPorts.has(hostPort) || this.#isPublished(hostPort));
     if (taken !== undefined) throw new SandbarError('PORT_IN_USE', `port ${String(taken.hostPort)} is in use`);
@@ -396,7 +420,10 @@ const PROGRAMS: Readonly<Record<string, FakeProgram>> = {
   },
 };
 
-function summarize({ id, spec, labels, state }: FakeContainer): ContainerSummary {
+/** Those that every engine has. */
+const ENGINE_NETWORKS: readonly string[] = ['none', 'bridge'];
+
+function summarize({ id, spec, labels, state, attachments }: FakeContainer): ContainerSummary {
   return {
     id,
     name: spec.name,
@@ -406,6 +433,7 @@ function summarize({ id, spec, labels, state }: FakeContainer): ContainerSummary
     labels,
     ports: spec.ports,
     address: isUp(state) ? spec.address : '',
+    addresses: { [spec.networkName]: spec.address, ...Object.fromEntries(attachments) },
   };
 }
 
@@ -419,8 +447,8 @@ function matches(labels: Labels, { key, value }: LabelFilter): boolean {
 }
 
 function requireOurs(subject: string, present: Labels, wanted: Labels): void {
-  const cluster = present[LABELS.cluster];
-  if (cluster !== undefined && cluster === wanted[LABELS.cluster]) return;
+  const isSame = (label: string): boolean => present[label] !== undefined && present[label] === wanted[label];
+  if (isSame(LABELS.cluster) || isSame(LABELS.registry)) return;
   throw new SandbarError('NAME_TAKEN', `a ${subject} is there already and was not made by this cluster`);
 }
 

@@ -61,6 +61,7 @@ describe('the configuration', () => {
       metrics: { isEnabled: true },
       caCertificates: [],
       mirrors: [],
+      registry: { name: 'sandbar-registry', port: { port: 5001, isFixed: false }, mirrors: [] },
       manifests: [],
       mounts: [],
       proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },

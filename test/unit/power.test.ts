@@ -22,7 +22,7 @@ describe('power', () => {
     machine = new Machine();
     machine.host.files.set('/home/ada/app/package.json', { content: '{}', mode: 0o644, ageMs: 0 });
     shell = new Shell(machine);
-    await shell.lines('up');
+    await shell.lines('up', '--no-registry');
     machine.runtime.calls.length = 0;
   });
 
@@ -74,7 +74,7 @@ describe('power', () => {
   });
 
   it('brings back what is down, from its data', async () => {
-    await shell.lines('up', '--bucket', 'pictures');
+    await shell.lines('up', '--no-registry', '--bucket', 'pictures');
     await shell.lines('down');
     expect(await fail('stop')).toContain('cluster "dev" is down');
     await shell.lines('start');
@@ -109,10 +109,10 @@ describe('power', () => {
   });
 
   it('lets up and start resume what is paused', async () => {
-    for (const verb of ['up', 'start']) {
+    for (const verb of [['up', '--no-registry'], ['start']]) {
       await shell.lines('pause');
       machine.runtime.calls.length = 0;
-      await shell.lines(verb);
+      await shell.lines(...verb);
       expect(machine.runtime.calls.toSorted()).toEqual(NAMES.map((name) => `resume ${name}`).toSorted());
     }
   });

@@ -32,6 +32,7 @@ function formatStatus(result: ClusterStatus, terminal: Terminal): string {
     ['with TLS', result.ingressTls && `${result.ingressTls} (${describeTrust(result)})`],
     ['object store', result.objectStore],
     ['its console', result.objectStoreConsole],
+    ['registry', result.registry],
   ].filter((place): place is [string, string] => place[1] !== undefined);
   const headline = `cluster ${result.name} is ${describeState(result)}`;
   return [headline, formatTable(rows), '', formatTable(places)].join('\n');

@@ -42,7 +42,7 @@ export async function upWithContext(
       mintRoot: cli.mintRoot,
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-        const wanted = { names: [...COMPONENTS, 'mount'] as const, repository, signal: cli.signal };
+        const wanted = { names: [...COMPONENTS, 'mount', 'registry'] as const, repository, signal: cli.signal };
         const refs = await (isDryRun ? foreseeImages : resolveImages)(ports, emit, wanted);
         return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
       },
@@ -80,6 +80,7 @@ export function describeUp(result: UpResult): unknown {
       .map(({ id, cause, losesData }) => ({ id, cause, losesData })),
     context: contextName(result.clusterName),
     ports: context.ports,
+    ...(context.registry === undefined ? {} : { registry: `localhost:${String(context.registry.port)}` }),
   };
 }
 
@@ -105,5 +106,8 @@ export function formatUp(result: UpResult, ms: number): string {
     ...(spec.objectStore.isEnabled
       ? [`  object store     http://127.0.0.1:${String(ports.objectStore)} (keys: sandbar env)`]
       : []),
+    ...(context.registry === undefined
+      ? []
+      : [`  registry         docker push localhost:${String(context.registry.port)}/NAME`]),
   ].join('\n');
 }
