@@ -105,7 +105,7 @@ export class Subject {
     return this.startKubectl(['exec', pod, '--', ...command], onLine);
   }
 
-  /** Starts kubectl, which has been called before, and hands over its lines; it ends with the subject at the latest. */
+  /** Starts kubectl, which `provideKubectl` has provided, and hands over its lines; it ends with the subject at the latest. */
   startKubectl(args: readonly string[], onLine: (line: string) => void): { readonly stop: () => void } {
     const stop = new AbortController();
     const signal = AbortSignal.any([this.#signal, stop.signal]);
@@ -118,6 +118,7 @@ export class Subject {
   /** Makes sure that there is a kubectl to be called; needs a cluster. */
   async provideKubectl(): Promise<void> {
     await this.sandbar('kubectl', 'version', '--client');
+    this.#kubectl = await findKubectl();
   }
 
   /** Asks until the answer is there; fails when that takes too long. Returns what `question` returned. */
