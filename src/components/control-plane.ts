@@ -3,6 +3,7 @@ import { containerName, networkName, nodeName, volumeName } from '../model/names
 import type { ContainerFile, ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
 import { addressesIn, clusterRoutes, type ComponentContext } from './context.ts';
 import { jsonFile, textFile } from './files.ts';
+import { GATEWAY_CLASS } from './ingress.ts';
 import { metricsRegistration } from './metrics.ts';
 
 /** etcd, API server, controller manager and scheduler in one process; `objects` are there before it says it is ready. */
@@ -82,6 +83,7 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
       apiServerArguments: kubernetes.apiServerArguments,
       controllerManagerArguments: kubernetes.controllerManagerArguments,
       schedulerArguments: kubernetes.schedulerArguments,
+      gatewayClass: spec.gatewayApi.isEnabled ? GATEWAY_CLASS : null,
     }),
     ...Object.entries(pairs).flatMap(([name, pair]) => [
       textFile(`/etc/sandbar/pki/${name}.crt`, pair.certificate),

@@ -11,12 +11,25 @@ export const INGRESS_CLASS = { name: 'sandbar', controller: 'traefik.io/ingress-
 /** Name of the Service by which pods reach it. */
 export const INGRESS_SERVICE = 'ingress';
 
+const GATEWAY_GROUP = 'gateway.networking.k8s.io';
+const ROUTED = ['gatewayclasses', 'gateways', 'httproutes', 'grpcroutes', 'referencegrants', 'backendtlspolicies'];
+
+/** Name of the GatewayClass, and the controller that Traefik looks for in it. */
+export const GATEWAY_CLASS = { name: 'sandbar', controllerName: 'traefik.io/gateway-controller' } as const;
+
 /** Rules of the ClusterRole for the user `system:sandbar:ingress`. */
 export const INGRESS_RULES = [
   { apiGroups: [''], resources: ['services', 'secrets', 'nodes'], verbs: ['get', 'list', 'watch'] },
   { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['list', 'watch'] },
   { apiGroups: ['networking.k8s.io'], resources: ['ingresses', 'ingressclasses'], verbs: ['get', 'list', 'watch'] },
   { apiGroups: ['networking.k8s.io'], resources: ['ingresses/status'], verbs: ['update'] },
+];
+
+/** What the same user needs for the Gateway API. */
+export const GATEWAY_RULES = [
+  { apiGroups: [''], resources: ['namespaces', 'configmaps'], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: [GATEWAY_GROUP], resources: ROUTED, verbs: ['get', 'list', 'watch'] },
+  { apiGroups: [GATEWAY_GROUP], resources: ROUTED.map((resource) => `${resource}/status`), verbs: ['update'] },
 ];
 
 /** Files in the ingress container besides `config.json` and `kubeconfig`. */
@@ -31,14 +44,16 @@ export const INGRESS_FILES = {
 } as const;
 
 /** Traefik's static configuration. */
-export function formatTraefikConfig(): string {
+export function formatTraefikConfig({ spec, subnet }: Pick<ComponentContext, 'spec' | 'subnet'>): string {
   return stringify({
     global: { checkNewVersion: false, sendAnonymousUsage: false },
     log: { level: 'ERROR', noColor: true },
     entryPoints: {
-      web: entryPoint(80),
+      // Every Ingress answers on these two.
+      web: { ...entryPoint(80), asDefault: true },
       // TLS belongs to the port: every Ingress answers on both ports, with its own certificate where it names one.
-      websecure: { ...entryPoint(443), http: { tls: {} } },
+      websecure: { ...entryPoint(443), asDefault: true, http: { tls: {} } },
+      ...(spec.gatewayApi.isEnabled ? { alternate: entryPoint(8080) } : {}),
     },
     providers: {
       // The wait between two configurations is for bursts in large clusters; here it would delay every change by 2 s.
@@ -53,6 +68,10 @@ export function formatTraefikConfig(): string {
         // Path type Prefix by path elements, as Kubernetes defines it: /app does not match /apple.
         strictPrefixMatching: true,
       },
+      ...(spec.gatewayApi.isEnabled
+        ? // Listeners name ports of the container, which answer at its address whatever ports the host publishes.
+          { kubernetesGateway: { statusAddress: { ip: addressesIn(subnet).ingress } } }
+        : {}),
     },
   });
 }
@@ -106,7 +125,7 @@ export function ingressContainer(context: ComponentContext): ContainerResource {
     files: [
       jsonFile('/etc/sandbar/config.json', { apiServer: apiServerUrl(context), routes: clusterRoutes(context) }),
       kubeconfigFile(context, '/etc/sandbar/kubeconfig', 'ingress'),
-      textFile(INGRESS_FILES.config, formatTraefikConfig()),
+      textFile(INGRESS_FILES.config, formatTraefikConfig(context)),
       textFile(INGRESS_FILES.tls, formatTlsConfig()),
       textFile(INGRESS_FILES.certificate, serving.certificate),
       textFile(INGRESS_FILES.key, serving.key),
@@ -121,6 +140,10 @@ export function ingressContainer(context: ComponentContext): ContainerResource {
         acceptedStatuses: [200, 404],
         timeoutMs: 30_000,
       },
+      // Once the node is ready the control plane makes the definitions. A user's may have any version.
+      ...(spec.gatewayApi.isEnabled
+        ? [{ kind: 'api', path: `/apis/${GATEWAY_GROUP}`, timeoutMs: 30_000 } as const]
+        : []),
     ],
   };
 }

@@ -5,7 +5,7 @@ import { objectIdOf } from '../model/objects.ts';
 import type { KubernetesObject, ObjectResource } from '../model/resources.ts';
 import { addressesIn, dnsServiceAddress, type ComponentContext } from './context.ts';
 import { DNS_RULES } from './dns.ts';
-import { INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
+import { GATEWAY_RULES, INGRESS_CLASS, INGRESS_RULES, INGRESS_SERVICE } from './ingress.ts';
 import { METRICS_PORTS, METRICS_RULES, metricsObjects } from './metrics.ts';
 import { mountObjects } from './mounts.ts';
 import { NETWORK_POLICY_RULES } from './network-policy.ts';
@@ -125,7 +125,7 @@ function dnsObjects(context: ComponentContext): readonly KubernetesObject[] {
   ];
 }
 
-function ingressObjects({ subnet, ports }: ComponentContext): readonly KubernetesObject[] {
+function ingressObjects({ spec, subnet, ports }: ComponentContext): readonly KubernetesObject[] {
   const listening = [
     { name: 'http', port: 80, hostPort: ports.http, protocol: 'TCP' },
     { name: 'https', port: 443, hostPort: ports.https, protocol: 'TCP' },
@@ -152,7 +152,7 @@ function ingressObjects({ subnet, ports }: ComponentContext): readonly Kubernete
       address: addressesIn(subnet).ingress,
       ports: published.map(({ name, targetPort: port, protocol }) => ({ name, port, protocol })),
     }),
-    ...userRole('ingress', INGRESS_RULES),
+    ...userRole('ingress', [...INGRESS_RULES, ...(spec.gatewayApi.isEnabled ? GATEWAY_RULES : [])]),
     {
       apiVersion: 'networking.k8s.io/v1',
       kind: 'IngressClass',

@@ -266,9 +266,19 @@ function settingsOf(
   config: WrittenConfig,
 ): Pick<
   ClusterSpec,
-  'name' | 'kubernetes' | 'ports' | 'ingress' | 'networkPolicy' | 'objectStore' | 'metrics' | 'mirrors' | 'registry'
+  | 'name'
+  | 'kubernetes'
+  | 'ports'
+  | 'ingress'
+  | 'gatewayApi'
+  | 'networkPolicy'
+  | 'objectStore'
+  | 'metrics'
+  | 'mirrors'
+  | 'registry'
 > {
   const { kubernetes, ingress, objectStore, mirrors } = config;
+  const isIngressEnabled = ingress?.enabled ?? true;
   const isObjectStoreEnabled = objectStore?.enabled ?? true;
   const port = (key: keyof ClusterSpec['ports']): PortWish => {
     const named = config.ports?.[key];
@@ -291,7 +301,8 @@ function settingsOf(
       objectStore: port('objectStore'),
       objectStoreConsole: port('objectStoreConsole'),
     },
-    ingress: { isEnabled: ingress?.enabled ?? true },
+    ingress: { isEnabled: isIngressEnabled },
+    gatewayApi: { isEnabled: isIngressEnabled && (config.gatewayApi ?? true) },
     networkPolicy: { isEnabled: config.networkPolicy ?? true },
     objectStore: {
       isEnabled: isObjectStoreEnabled,

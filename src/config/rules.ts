@@ -21,6 +21,7 @@ const RULES: readonly Rule[] = [
   checkSubnetOverlap,
   checkPorts,
   checkRegion,
+  checkGatewayApi,
   checkBuckets,
   checkMirrors,
   checkRegistryName,
@@ -193,6 +194,12 @@ function checkRegion({ objectStore }: WrittenConfig): readonly Problem[] {
       suggestion: `for example ${DEFAULTS.region}`,
     },
   ];
+}
+
+function checkGatewayApi({ ingress, gatewayApi }: WrittenConfig): readonly Problem[] {
+  if (ingress?.enabled !== false || gatewayApi !== true) return [];
+  const message = 'gatewayApi needs the ingress, which is not enabled';
+  return [{ path: ['gatewayApi'], message, suggestion: 'remove one of both' }];
 }
 
 function checkBuckets({ objectStore }: WrittenConfig): readonly Problem[] {

@@ -42,6 +42,7 @@ export type WrittenConfig = {
   readonly network?: { readonly subnet?: string; readonly pods?: string; readonly services?: string };
   readonly ports?: { readonly [Port in keyof typeof DEFAULTS.ports]?: number };
   readonly ingress?: { readonly enabled?: boolean };
+  readonly gatewayApi?: boolean;
   readonly networkPolicy?: boolean;
   readonly objectStore?: {
     readonly enabled?: boolean;
@@ -140,6 +141,12 @@ export const CONFIG_SCHEMA = {
     ingress: section('The ingress controller.', {
       enabled: { description: 'Whether it runs.', type: 'boolean', default: true },
     }),
+    gatewayApi: {
+      description:
+        'Whether there are the definitions of the Gateway API and the GatewayClass `sandbar`, which the ingress serves.',
+      type: 'boolean',
+      default: true,
+    },
     networkPolicy: { description: 'Whether NetworkPolicies are enforced.', type: 'boolean', default: true },
     objectStore: section('The S3 object store.', {
       enabled: { description: 'Whether it runs.', type: 'boolean', default: true },

@@ -70,7 +70,11 @@ type ImageDefinition = {
 const DEFINITIONS: readonly ImageDefinition[] = [
   { name: 'base', folders: ['base'], from: {} },
   { name: 'builder', folders: ['builder'], from: { BASE: 'base' } },
-  { name: 'control-plane', folders: ['control-plane', 'kubernetes', 'lib'], from: { BUILDER: 'builder' } },
+  {
+    name: 'control-plane',
+    folders: ['control-plane', 'gateway-api', 'kubernetes', 'lib'],
+    from: { BUILDER: 'builder' },
+  },
   {
     name: 'agent',
     folders: ['agent', 'containerd', 'kubernetes', 'lib'],

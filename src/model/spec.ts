@@ -51,6 +51,8 @@ export type ClusterSpec = {
     readonly objectStoreConsole: PortWish;
   };
   readonly ingress: { readonly isEnabled: boolean };
+  /** Needs the ingress: it is what serves routes. */
+  readonly gatewayApi: { readonly isEnabled: boolean };
   readonly networkPolicy: { readonly isEnabled: boolean };
   readonly objectStore: {
     readonly isEnabled: boolean;

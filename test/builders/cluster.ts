@@ -34,6 +34,7 @@ export const SPEC: ClusterSpec = {
     objectStoreConsole: free(9001),
   },
   ingress: { isEnabled: true },
+  gatewayApi: { isEnabled: true },
   networkPolicy: { isEnabled: true },
   objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
   metrics: { isEnabled: true },

@@ -16,6 +16,7 @@ export class FakeCluster implements Cluster {
   readonly answers = new Map<string, { readonly status: number; readonly body: string }>([
     ['/apis/metrics.k8s.io/v1beta1', { status: 200, body: '{}' }],
     ['/readyz', { status: 200, body: 'ok' }],
+    ['/apis/gateway.networking.k8s.io', { status: 200, body: '{}' }],
   ]);
   /** What admission makes of an object that is created. */
   admit: (object: KubernetesObject) => KubernetesObject = (object) => object;

@@ -56,6 +56,7 @@ describe('the configuration', () => {
         objectStoreConsole: { port: 9001, isFixed: false },
       },
       ingress: { isEnabled: true },
+      gatewayApi: { isEnabled: true },
       networkPolicy: { isEnabled: true },
       objectStore: { isEnabled: true, region: 'us-east-1', buckets: [] },
       metrics: { isEnabled: true },
@@ -171,6 +172,11 @@ manifests: [k8s/*.yaml, sandbr.yaml]
       'buckets without store',
       'objectStore: { enabled: false, buckets: [abc] }',
       '1:41: objectStore.buckets needs the object store',
+    ],
+    [
+      'the Gateway API without the ingress',
+      'ingress: { enabled: false }\ngatewayApi: true',
+      '2:13: gatewayApi needs the ingress',
     ],
     [
       'an owned kubelet flag',

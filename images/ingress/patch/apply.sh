@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider, and with
-# certificates of our own for names below localhost. The module is taken as its checksum has it; this fails when
-# upstream's source no longer has the places.
+# Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider, with
+# waitForDefinitions in the one of the Gateway API, and with certificates of our own for names below localhost. The
+# module is taken as its checksum has it; this fails when upstream's source no longer has the places.
 set -eu
 work=$1
 module=github.com/traefik/traefik/v3
@@ -11,15 +11,26 @@ go mod download $module
 cp -r "$(go list -m -f '{{.Dir}}' $module)" "$work/traefik"
 chmod -R u+w "$work/traefik"
 
+# insert FILE PLACE TEXT: puts TEXT before the line with PLACE.
+insert() {
+    grep -qF "$2" "$1"
+    awk -v place="$2" -v text="$3" 'index($0, place) { print text } { print }' "$1" > "$work/inserted.go"
+    mv "$work/inserted.go" "$1"
+}
+# add FILE FOLDER: copies it without the lines that keep it out of our own module.
+add() {
+    sed "1,/^package/{/^package/!d}" "patch/$1" > "$2/$1"
+}
+
 provider=$work/traefik/pkg/provider/kubernetes/ingress
-place='rt.Rule = strings.Join(rules, " && ")'
-grep -qF "$place" "$provider/kubernetes.go"
-awk -v place="$place" \
-    'index($0, place) { print "\tif rt.Priority == 0 {\n\t\trt.Priority = kubernetesPriority(rule.Host, pa)\n\t}" } { print }' \
-    "$provider/kubernetes.go" > "$work/kubernetes.go"
-mv "$work/kubernetes.go" "$provider/kubernetes.go"
-# Without the lines that keep it out of our own module.
-sed "1,/^package/{/^package/!d}" patch/priority.go > "$provider/priority.go"
+insert "$provider/kubernetes.go" 'rt.Rule = strings.Join(rules, " && ")' \
+    '\tif rt.Priority == 0 {\n\t\trt.Priority = kubernetesPriority(rule.Host, pa)\n\t}'
+add priority.go "$provider"
+
+provider=$work/traefik/pkg/provider/kubernetes/gateway
+insert "$provider/kubernetes.go" 'eventsChan, err := p.client.WatchAll(p.Namespaces, ctxPool.Done())' \
+    '\t\t\tif p.client.waitForDefinitions(ctxPool) != nil {\n\t\t\t\treturn nil\n\t\t\t}'
+add definitions.go "$provider"
 
 manager=$work/traefik/pkg/tls/tlsmanager.go
 place='return store.GetDefaultCertificate(), nil'

@@ -26,7 +26,7 @@ type apiServer struct {
 	run func(context.Context) error
 }
 
-func newAPIServer(ctx context.Context, options *componentOptions, datastore *datastore) (*apiServer, error) {
+func newAPIServer(ctx context.Context, options *componentOptions, datastore *datastore, gateway *gatewayAPI) (*apiServer, error) {
 	objects, err := readObjects(objectsPath)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func newAPIServer(ctx context.Context, options *componentOptions, datastore *dat
 	} else {
 		return nil, errors.New("the aggregator delegates to something else")
 	}
-	maintenance := maintenance{datastore, server.GenericAPIServer.LoopbackClientConfig}
+	maintenance := maintenance{datastore, gateway, server.GenericAPIServer.LoopbackClientConfig}
 	server.GenericAPIServer.Handler.NonGoRestfulMux.HandlePrefix(maintenancePath, maintenance.handler())
 	prepared, err := server.PrepareRun()
 	if err != nil {

@@ -14,6 +14,8 @@ type Config struct {
 	APIServerArguments         map[string]string `json:"apiServerArguments"`
 	ControllerManagerArguments map[string]string `json:"controllerManagerArguments"`
 	SchedulerArguments         map[string]string `json:"schedulerArguments"`
+	// The Gateway API is off where there is none.
+	GatewayClass *GatewayClass `json:"gatewayClass"`
 }
 
 const (

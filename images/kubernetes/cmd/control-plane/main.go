@@ -70,12 +70,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return runComponents(ctx, options, datastore)
+	return runComponents(ctx, options, datastore, &gatewayAPI{datastore: datastore, bundlePath: bundlePath, class: config.GatewayClass})
 }
 
 // runComponents returns when ctx ends or when any component does: a control plane that lacks a part must not look
 // healthy, and Docker starts the container again.
-func runComponents(ctx context.Context, options *componentOptions, datastore *datastore) error {
+func runComponents(ctx context.Context, options *componentOptions, datastore *datastore, gateway *gatewayAPI) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var components sync.WaitGroup
@@ -88,7 +88,7 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 	}
 
 	go func() { cancel(fmt.Errorf("etcd ended: %w", datastore.wait())) }()
-	server, err := newAPIServer(ctx, options, datastore)
+	server, err := newAPIServer(ctx, options, datastore, gateway)
 	if err != nil {
 		return fmt.Errorf("%s: %w", apiServerName, err)
 	}
@@ -107,6 +107,7 @@ func runComponents(ctx context.Context, options *componentOptions, datastore *da
 		})
 		go registrar.run(ctx)
 		go returnStartMemory(ctx)
+		go gateway.keep(ctx)
 	}
 
 	<-ctx.Done()

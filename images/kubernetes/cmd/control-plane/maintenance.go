@@ -27,6 +27,7 @@ const (
 // a line. The server's own authentication and authorization stand before it: only cluster administrators get here.
 type maintenance struct {
 	datastore *datastore
+	gateway   *gatewayAPI
 	client    *rest.Config
 }
 
@@ -68,6 +69,16 @@ func (m maintenance) reset(response http.ResponseWriter, request *http.Request) 
 		response.WriteHeader(http.StatusConflict)
 		answer(progress{"failed", err.Error()})
 		return
+	}
+	if wish.From == "golden" {
+		withGateway, err := m.gateway.forReset()
+		if err != nil {
+			response.WriteHeader(http.StatusInternalServerError)
+			answer(progress{"failed", err.Error()})
+			return
+		}
+		golden := saved
+		saved = func(current keyValues) keyValues { return withGateway(golden(current), current) }
 	}
 	// Begun, it is finished, whoever still listens: half of a reset is worse than all of it.
 	ctx := context.WithoutCancel(request.Context())
@@ -167,6 +178,11 @@ func (m maintenance) repair(response http.ResponseWriter, request *http.Request)
 		if isMade, err = m.datastore.repairNode(request.Context()); isMade {
 			repaired = append(repaired, "Node "+m.datastore.nodeName)
 		}
+	}
+	if err == nil && m.gateway.isMade.Load() {
+		var made []string
+		made, err = m.gateway.repair(request.Context())
+		repaired = append(repaired, made...)
 	}
 	if err != nil {
 		answer(progress{"failed", err.Error()})
