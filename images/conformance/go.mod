@@ -8,7 +8,6 @@ require (
 	github.com/onsi/ginkgo/v2 v2.28.1
 	go.etcd.io/etcd/server/v3 v3.6.8
 	k8s.io/kubernetes v1.36.3
-	k8s.io/sample-apiserver v0.36.3
 )
 
 require (
@@ -201,3 +200,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.3 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+require k8s.io/sample-apiserver v0.36.3 // indirect

@@ -31,16 +31,12 @@ type GinkgoReport = {
     readonly LeafNodeType: string;
     readonly LeafNodeText: string;
     readonly State: string;
-    readonly StartTime: string;
     /** In nanoseconds. */
     readonly RunTime: number;
-    readonly IsSerial?: boolean;
     readonly Failure?: { readonly Message: string };
   }[];
 };
 
-/** Go's zero time, of a test that never started. */
-const NEVER = '0001-';
 const NANOSECONDS = 1e9;
 
 /** The tests that were chosen, and what else of the suite failed, such as its preparation. */
@@ -48,15 +44,16 @@ export function readReport(text: string): readonly SpecResult[] {
   const reports = JSON.parse(text) as readonly GinkgoReport[];
   return reports
     .flatMap(({ SpecReports }) => SpecReports)
-    .filter(({ State, StartTime }) => State !== 'pending' && !(State === 'skipped' && StartTime.startsWith(NEVER)))
+    // A test that skips itself says why.
+    .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
     .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || (State !== 'passed' && State !== 'skipped'))
     .map((spec) => ({
       name: [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' '),
       outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
       seconds: spec.RunTime / NANOSECONDS,
       message: spec.Failure?.Message ?? '',
-      isSerial: spec.IsSerial ?? false,
-    }));
+    }))
+    .map((result) => ({ ...result, isSerial: result.name.includes('[Serial]') }));
 }
 
 /** Why a test did not pass, where somebody has found out. */

@@ -49,7 +49,7 @@ const TESTS = [
   '[sig-node] Pods should support remote command execution over websockets',
   '[sig-node] Probing container should be restarted with a GRPC liveness probe',
   '[sig-node] Security Context when creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false',
-  '[sig-node] Sysctls [LinuxOnly] [NodeConformance] should support sysctls',
+  '[sig-node] Sysctls [LinuxOnly] [NodeConformance] should support sysctls [Environment:NotInUserNS]',
   '[sig-scheduling] SchedulerPredicates [Serial] validates that NodeSelector is respected if matching',
   '[sig-scheduling] SchedulerPreemption [Serial] validates basic preemption works',
   '[sig-storage] EmptyDir volumes pod should support shared volumes between containers',
