@@ -47,13 +47,16 @@ export function readReport(text: string): readonly SpecResult[] {
     // A test that skips itself says why.
     .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
     .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || (State !== 'passed' && State !== 'skipped'))
-    .map((spec) => ({
-      name: [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' '),
-      outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
-      seconds: spec.RunTime / NANOSECONDS,
-      message: spec.Failure?.Message ?? '',
-    }))
-    .map((result) => ({ ...result, isSerial: result.name.includes('[Serial]') }));
+    .map((spec) => {
+      const name = [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' ');
+      return {
+        name,
+        outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
+        seconds: spec.RunTime / NANOSECONDS,
+        message: spec.Failure?.Message ?? '',
+        isSerial: name.includes('[Serial]'),
+      };
+    });
 }
 
 /** Why a test did not pass, where somebody has found out. */
