@@ -42,21 +42,23 @@ const NANOSECONDS = 1e9;
 /** The tests that were chosen, and what else of the suite failed, such as its preparation. */
 export function readReport(text: string): readonly SpecResult[] {
   const reports = JSON.parse(text) as readonly GinkgoReport[];
-  return reports
-    .flatMap(({ SpecReports }) => SpecReports)
-    // A test that skips itself says why.
-    .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
-    .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || (State !== 'passed' && State !== 'skipped'))
-    .map((spec) => {
-      const name = [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' ');
-      return {
-        name,
-        outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
-        seconds: spec.RunTime / NANOSECONDS,
-        message: spec.Failure?.Message ?? '',
-        isSerial: name.includes('[Serial]'),
-      };
-    });
+  return (
+    reports
+      .flatMap(({ SpecReports }) => SpecReports)
+      // A test that skips itself says why.
+      .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
+      .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || (State !== 'passed' && State !== 'skipped'))
+      .map((spec) => {
+        const name = [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' ');
+        return {
+          name,
+          outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
+          seconds: spec.RunTime / NANOSECONDS,
+          message: spec.Failure?.Message ?? '',
+          isSerial: name.includes('[Serial]'),
+        };
+      })
+  );
 }
 
 /** Why a test did not pass, where somebody has found out. */
