@@ -27,7 +27,7 @@ export function formatCorefile(options: { readonly clusterDomain: string; readon
     // The ingress' names on the host lead to the ingress from pods too.
     ...(hasIngress
       ? [
-          `    rewrite stop name regex .+\\.localhost ${INGRESS_SERVICE}.${SYSTEM_NAMESPACE}.svc.${clusterDomain} answer auto`,
+          `    rewrite stop name regex ^.+\\.localhost\\.$ ${INGRESS_SERVICE}.${SYSTEM_NAMESPACE}.svc.${clusterDomain} answer auto`,
         ]
       : []),
     // Cluster names come from memory, and a cached answer would hide a Service that was just created.

@@ -52,6 +52,7 @@ const SYSTEM_STORES: readonly SystemStore[] = [
 /** Below the home directory: databases of Chromium and its kin, and folders of Firefox profiles, each with its own. */
 const BROWSER_DATABASES = [
   '.pki/nssdb',
+  '.local/share/pki/nssdb',
   'snap/chromium/current/.pki/nssdb',
   '.var/app/org.chromium.Chromium/.pki/nssdb',
 ];

@@ -14,9 +14,10 @@ import { measurePods, preparePods } from './parts/pods.ts';
 import { measurePower, preparePower } from './parts/power.ts';
 import { measureReset, prepareReset } from './parts/reset.ts';
 import { measureRest } from './parts/rest.ts';
+import { endTraffic, measureTraffic, prepareTraffic } from './parts/traffic.ts';
 import { Subject } from './subject.ts';
 
-const PARTS = ['up', 'pods', 'load', 'mounts', 'reset', 'power', 'rest', 'build'] as const;
+const PARTS = ['up', 'pods', 'load', 'mounts', 'traffic', 'reset', 'power', 'rest', 'build'] as const;
 type Part = (typeof PARTS)[number];
 
 const USAGE = `npm run bench -- [options]
@@ -104,6 +105,11 @@ async function measureAll(subject: Subject, options: Options, signal: AbortSigna
     await prepareMounts(subject);
     await repeat('mounts', () => measureMounts(subject, measurements));
   }
+  if (parts.includes('traffic')) {
+    await prepareTraffic(subject);
+    await repeat('traffic', () => measureTraffic(subject, measurements));
+    await endTraffic(subject);
+  }
   if (parts.includes('reset')) {
     await prepareReset(subject);
     await repeat('reset', () => measureReset(subject, measurements));
@@ -144,7 +150,7 @@ function parseOptions(root: string, args: readonly string[]): Options | undefine
         'restart-engine': { type: 'boolean', default: false },
       },
     });
-    const wished = values.only?.split(',') ?? ['up', 'pods', 'load', 'mounts', 'reset', 'power', 'rest'];
+    const wished = values.only?.split(',') ?? ['up', 'pods', 'load', 'mounts', 'traffic', 'reset', 'power', 'rest'];
     const parts = PARTS.filter((part) => wished.includes(part) || (part === 'build' && values.build));
     const runs = Number(values.runs);
     if (wished.some((part) => !PARTS.includes(part as Part)) || !(runs >= 1)) return undefined;
@@ -162,10 +168,13 @@ function parseOptions(root: string, args: readonly string[]): Options | undefine
 function formatMeasures(summaries: readonly Summary[]): string {
   return formatTable([
     ['MEASURE', 'MEDIAN', 'GOAL', 'FROM', 'TO', 'RUNS'],
-    ...summaries.map(({ title, unit, median, goal, min, max, values }) => {
-      const figure = (value: number): string => `${value.toFixed(unit === 'MiB' && value >= 10 ? 0 : 2)} ${unit}`;
-      const limit = goal === undefined ? '' : `${String(goal)} ${unit}${median > goal ? ' ✖' : ''}`;
-      return [title, figure(median), limit, figure(min), figure(max), String(values.length)];
+    ...summaries.map(({ title, unit, median, goal, floor, min, max, values }) => {
+      const isLarge = (unit === 'MiB' && median >= 10) || unit === '/s';
+      const figure = (value: number): string => `${value.toFixed(isLarge ? 0 : 2)} ${unit}`;
+      const isMissed = median > (goal ?? Infinity) || median < (floor ?? 0);
+      const limit = goal ?? floor;
+      const wanted = limit === undefined ? '' : `${String(limit)} ${unit}${isMissed ? ' ✖' : ''}`;
+      return [title, figure(median), wanted, figure(min), figure(max), String(values.length)];
     }),
   ]);
 }

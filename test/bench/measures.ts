@@ -3,9 +3,11 @@
 export type Measure = {
   readonly id: string;
   readonly title: string;
-  readonly unit: 's' | 'ms' | 'MiB' | '% of a core';
+  readonly unit: 's' | 'ms' | 'MiB' | '% of a core' | '/s' | '%';
   /** At most this, as the project has set it for two cores. */
   readonly goal?: number;
+  /** At least this. */
+  readonly floor?: number;
 };
 
 /** In the order of the table. */
@@ -66,6 +68,12 @@ const MEASURES: readonly Measure[] = [
   { id: 'snapshot-create', title: '`snapshot create` with 1 GiB in volumes', unit: 's', goal: 5 },
   { id: 'snapshot-restore', title: '`snapshot restore` of it until the API answers', unit: 's', goal: 5 },
   { id: 'engine-restart', title: 'engine restart until clients have seen every part work', unit: 's', goal: 10 },
+  { id: 'http-rate', title: 'requests through the ingress to a pod, 50 connections', unit: '/s' },
+  { id: 'http-p99', title: '… 99th percentile of their latency', unit: 'ms' },
+  { id: 'http-share', title: "… as a share of Docker's own port", unit: '%', floor: 50 },
+  { id: 'https-rate', title: 'the same with TLS', unit: '/s' },
+  { id: 'https-p99', title: '… 99th percentile', unit: 'ms' },
+  { id: 'https-share', title: "… as a share of Docker's own port", unit: '%', floor: 50 },
   { id: 'build-cold', title: 'cold build of all images', unit: 's', goal: 1200 },
   { id: 'build-changed', title: 'build after a change of a line of our own Go', unit: 's', goal: 60 },
 ];

@@ -13,7 +13,12 @@ export type Ended = { readonly stdout: string; readonly seconds: number };
 /** A line that `sandbar -o ndjson` printed, and when, in seconds since it was called. */
 export type TimedEvent = { readonly at: number; readonly type: string; readonly [field: string]: unknown };
 
-export type HostPorts = { readonly api: number; readonly http: number; readonly objectStore: number };
+export type HostPorts = {
+  readonly api: number;
+  readonly http: number;
+  readonly https: number;
+  readonly objectStore: number;
+};
 
 /** A cluster of its own, a kubeconfig of its own, and the engine. */
 export class Subject {
@@ -135,6 +140,10 @@ export class Subject {
 
   async pause(ms: number): Promise<void> {
     await delay(ms, undefined, { signal: this.#signal });
+  }
+
+  readImageFile(imageRef: string, path: string): Promise<Buffer> {
+    return this.#runtime.readImageFile(imageRef, path);
   }
 
   /** Runs a command in a container; its output, or undefined where it failed. */

@@ -165,9 +165,14 @@ async function saveAsEditor(path: string, text: string): Promise<void> {
   await rename(temporary, path);
 }
 
-async function withBrowser<T>(work: (browser: Browser) => Promise<T>): Promise<T> {
+/** `env` is the browser's own in place of this process'. */
+export async function withBrowser<T>(
+  work: (browser: Browser) => Promise<T>,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<T> {
   const browser = await chromium.launch({
     executablePath: findChromium(),
+    env: { ...env },
     // As root there is no sandbox, and nothing but the page is to be fetched.
     args: [
       ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
