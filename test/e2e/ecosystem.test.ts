@@ -34,9 +34,9 @@ describe('Helm', () => {
     await untilAnswered(urlOf('web'), 'second');
     await helm('test', 'web', '--timeout', '60s');
 
-    const never = ['--set', 'text=third,readinessPath=/nowhere', '--rollback-on-failure', '--timeout', '15s'];
-    const broken = ['upgrade', 'web', fixture('charts', 'web'), ...never];
-    expect(await runHelm(sandbox, helmPath, broken)).toMatchObject({ exitCode: 1 });
+    const broken = ['upgrade', 'web', fixture('charts', 'web'), '--set', 'text=third,verdict=refuse'];
+    const careful = ['--rollback-on-failure', '--timeout', '60s'];
+    expect(await runHelm(sandbox, helmPath, [...broken, ...careful])).toMatchObject({ exitCode: 1 });
     expect(await logOf('post-rollback')).toBe('post-rollback 2 second\n');
     await untilAnswered(urlOf('web'), 'second');
 
