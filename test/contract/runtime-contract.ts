@@ -76,6 +76,21 @@ export function describeRuntime(
       });
     });
 
+    it('attaches a container to another network, and takes it off again however often', async () => {
+      const beside = subnet.replace(/\d+$/, (number) => String(Number(number) + 1));
+      const other = { ...network, name: `${prefix}-other`, subnet: `${beside}.0/24`, gateway: `${beside}.1` };
+      const addresses = async () => (await runtime.listContainers(byCluster))[0]?.addresses;
+      await runtime.createNetwork(other);
+      await runtime.connectNetwork(other.name, spec.name, `${beside}.9`);
+      expect(await addresses()).toEqual({ [prefix]: spec.address, [other.name]: `${beside}.9` });
+      for (const networkName of [other.name, other.name, `${prefix}-missing`]) {
+        await runtime.disconnectNetwork(networkName, spec.name);
+      }
+      await runtime.disconnectNetwork(other.name, `${prefix}-missing`);
+      expect(await addresses()).toEqual({ [prefix]: spec.address });
+      await runtime.removeNetwork(other.name);
+    });
+
     it('lists networks with their subnets, and volumes by their label', async () => {
       const found = (await runtime.listNetworks()).filter((candidate) => candidate.name === prefix);
       expect(found).toMatchObject([{ name: prefix, subnets: [network.subnet], labels }]);
