@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
@@ -43,8 +44,8 @@ type volumeProvisioner struct {
 // Provision makes the directory and describes it as a volume of this node.
 func (p volumeProvisioner) Provision(_ context.Context, options controller.ProvisionOptions) (*v1.PersistentVolume, controller.ProvisioningState, error) {
 	claim := options.PVC
-	if claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == v1.PersistentVolumeBlock {
-		return nil, controller.ProvisioningFinished, errors.New("block volumes are not supported, use volumeMode: Filesystem")
+	if err := refusal(claim.Spec, options.StorageClass); err != nil {
+		return nil, controller.ProvisioningFinished, err
 	}
 	path := filepath.Join(p.directory, options.PVName)
 	if err := makeVolumeDirectory(path); err != nil {
@@ -54,7 +55,8 @@ func (p volumeProvisioner) Provision(_ context.Context, options controller.Provi
 		ObjectMeta: metav1.ObjectMeta{Name: options.PVName},
 		Spec: v1.PersistentVolumeSpec{
 			PersistentVolumeReclaimPolicy: *options.StorageClass.ReclaimPolicy,
-			// On a single node every access mode holds.
+			// On a single node every access mode holds. That only one pod uses a volume is the scheduler's to see to,
+			// and that nobody writes to it is said by the pods, as in any cluster.
 			AccessModes:  claim.Spec.AccessModes,
 			MountOptions: options.StorageClass.MountOptions,
 			Capacity: v1.ResourceList{
@@ -65,6 +67,31 @@ func (p volumeProvisioner) Provision(_ context.Context, options controller.Provi
 			NodeAffinity:           affinityTo(p.nodeName),
 		},
 	}, controller.ProvisioningFinished, nil
+}
+
+// refusal says what a directory of the node cannot be: a claim that asks for it gets an event instead of less than it
+// asked for. Raw blocks are refused by upstream's library.
+func refusal(claim v1.PersistentVolumeClaimSpec, class *storagev1.StorageClass) error {
+	switch {
+	case claim.DataSourceRef != nil:
+		return fromSource(claim.DataSourceRef.Kind, claim.DataSourceRef.Name)
+	case claim.DataSource != nil:
+		return fromSource(claim.DataSource.Kind, claim.DataSource.Name)
+	case claim.Selector != nil:
+		return errors.New("a claim with a selector takes volumes that are there already, and none is made for it: remove spec.selector")
+	case claim.VolumeAttributesClassName != nil && *claim.VolumeAttributesClassName != "":
+		return errors.New("volume attributes need a CSI driver, and this is none: remove spec.volumeAttributesClassName")
+	case len(class.Parameters) > 0:
+		return fmt.Errorf("StorageClass %s has parameters, and %s knows none: remove them", class.Name, agent.ProvisionerName)
+	default:
+		return nil
+	}
+}
+
+// A volume that is made empty instead would look like one whose data are lost.
+func fromSource(kind, name string) error {
+	return fmt.Errorf("volumes are not made from other volumes or snapshots (%s %s): remove spec.dataSource and copy the data in a pod, "+
+		"or keep the state of the whole cluster with sandbar snapshot", kind, name)
 }
 
 // Delete removes the directory; a volume that is gone already counts as removed.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 )
@@ -71,10 +73,28 @@ func TestDirectoriesElsewhereAreNeverDeleted(t *testing.T) {
 	}
 }
 
-func TestBlockVolumesAreRefused(t *testing.T) {
-	options := claimOptions()
-	options.PVC.Spec.VolumeMode = ptr.To(v1.PersistentVolumeBlock)
-	if _, _, err := (volumeProvisioner{directory: t.TempDir()}).Provision(context.Background(), options); err == nil {
-		t.Error("got no error")
+func TestWhatADirectoryCannotBeIsRefusedWithAReason(t *testing.T) {
+	snapshot := &v1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "before"}
+	for reason, change := range map[string]func(*controller.ProvisionOptions){
+		"VolumeSnapshot before": func(o *controller.ProvisionOptions) { o.PVC.Spec.DataSource = snapshot },
+		"Database shop": func(o *controller.ProvisionOptions) {
+			o.PVC.Spec.DataSourceRef = &v1.TypedObjectReference{Kind: "Database", Name: "shop"}
+		},
+		"spec.selector": func(o *controller.ProvisionOptions) {
+			o.PVC.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+		},
+		"volumeAttributesClassName": func(o *controller.ProvisionOptions) { o.PVC.Spec.VolumeAttributesClassName = ptr.To("fast") },
+		"has parameters":            func(o *controller.ProvisionOptions) { o.StorageClass.Parameters = map[string]string{"type": "ssd"} },
+	} {
+		directory := t.TempDir()
+		options := claimOptions()
+		change(&options)
+		_, _, err := volumeProvisioner{directory: directory}.Provision(context.Background(), options)
+		if err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: got %v", reason, err)
+		}
+		if entries, err := os.ReadDir(directory); err != nil || len(entries) > 0 {
+			t.Errorf("%s: left %v, %v", reason, entries, err)
+		}
 	}
 }
