@@ -263,7 +263,7 @@ describe('the node', () => {
     await expectReach('shop/client', ['tcp://web:8080']);
   });
 
-  it('has no rule of a policy after a reset, and none ever where they are switched off', async () => {
+  it('keeps in force what a reset keeps, and has no rule left after a whole one', async () => {
     await applyObjects([policy('deny', { ...FOR_WEB, policyTypes: ['Ingress'] })]);
     await expectReach('shop/client', ['!tcp://web:8080']);
     await sandbox.must(['reset', '--yes', '--keep', 'namespace/shop', '--keep', 'namespace/other']);
