@@ -126,6 +126,7 @@ export async function mintIdentity(
       accessKeyId: randomBytes(10).toString('hex'),
       secretAccessKey: randomBytes(20).toString('hex'),
     },
+    encryptionKey: kept.encryptionKey ?? randomBytes(32).toString('base64'),
   };
 }
 

@@ -116,8 +116,12 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
   );
   addMountCommands(program, add, run);
 
-  add(program, 'logs', 'print what the components say', ['sandbar logs', 'sandbar logs agent --follow --tail 50'])
-    .addArgument(new Argument('[component]', 'one component').choices(COMPONENTS))
+  add(program, 'logs', 'print what the components say', [
+    'sandbar logs',
+    'sandbar logs agent --follow --tail 50',
+    'sandbar logs audit --tail 20',
+  ])
+    .addArgument(new Argument('[component]', 'one component, or the audit log').choices([...COMPONENTS, 'audit']))
     .option('-f, --follow', 'go on as lines come')
     .option('--tail <lines>', 'the last lines only', wholeNumber)
     .option('--since <time>', 'since a time, or a duration such as 10m')

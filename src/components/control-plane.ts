@@ -1,9 +1,11 @@
+import { dirname } from 'node:path/posix';
 import { IDENTITY_PATH } from '../model/identity.ts';
-import { containerName, networkName, nodeName, volumeName } from '../model/names.ts';
+import { AUDIT_LOG_PATH, containerName, networkName, nodeName, volumeName } from '../model/names.ts';
 import type { ContainerFile, ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
 import { addressesIn, clusterRoutes, type ComponentContext } from './context.ts';
 import { jsonFile, textFile } from './files.ts';
 import { GATEWAY_CLASS } from './ingress.ts';
+import { hardeningArguments, hardeningFiles } from './hardening.ts';
 import { metricsRegistration } from './metrics.ts';
 
 /** etcd, API server, controller manager and scheduler in one process; `objects` are there before it says it is ready. */
@@ -29,6 +31,7 @@ export function controlPlane(
       name: volumeName(spec.name, 'datastore'),
       holds: 'every Kubernetes object',
     },
+    ...(spec.kubernetes.auditPolicy === undefined ? [] : [auditVolume(spec.name)]),
   ];
   const container: ContainerResource = {
     kind: 'container',
@@ -45,6 +48,9 @@ export function controlPlane(
       volumes: [
         { volumeName: volumeName(spec.name, 'pki'), path: '/etc/sandbar' },
         { volumeName: volumeName(spec.name, 'datastore'), path: '/var/lib/etcd' },
+        ...(spec.kubernetes.auditPolicy === undefined
+          ? []
+          : [{ volumeName: auditVolume(spec.name).name, path: dirname(AUDIT_LOG_PATH) }]),
       ],
       binds: [],
       tmpfs: ['/run', '/tmp'],
@@ -60,6 +66,18 @@ export function controlPlane(
     ],
   };
   return [...volumes, container];
+}
+
+/** Outlives the container, and no reset or snapshot touches it. */
+function auditVolume(clusterName: string): VolumeResource {
+  return {
+    kind: 'volume',
+    id: 'volume/audit',
+    owner: 'control-plane',
+    dependsOn: [],
+    name: volumeName(clusterName, 'audit'),
+    holds: 'the audit log',
+  };
 }
 
 function controlPlaneFiles(context: ComponentContext, objects: readonly KubernetesObject[]): readonly ContainerFile[] {
@@ -80,11 +98,12 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
       podSubnet: network.podSubnet,
       routes: clusterRoutes(context),
       featureGates: kubernetes.featureGates,
-      apiServerArguments: kubernetes.apiServerArguments,
+      apiServerArguments: { ...hardeningArguments(context), ...kubernetes.apiServerArguments },
       controllerManagerArguments: kubernetes.controllerManagerArguments,
       schedulerArguments: kubernetes.schedulerArguments,
       gatewayClass: spec.gatewayApi.isEnabled ? GATEWAY_CLASS : null,
     }),
+    ...hardeningFiles(context),
     ...Object.entries(pairs).flatMap(([name, pair]) => [
       textFile(`/etc/sandbar/pki/${name}.crt`, pair.certificate),
       textFile(`/etc/sandbar/pki/${name}.key`, pair.key),

@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Diagnostic } from '../model/errors.ts';
 import type { Host } from '../model/ports.ts';
 import type { FileContent } from '../model/spec.ts';
+import { DEFAULT_AUDIT_POLICY } from './audit-policy.ts';
 import { parseCertificates } from './certificates.ts';
 import { findNearest } from './nearest.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
@@ -45,6 +46,25 @@ export async function readCaCertificates(
       });
   }
   return { files, problems, diagnostics: [] };
+}
+
+/** What `kubernetes.auditLog` asks for: no policy, the default one, or a file's. The API server checks what is in it. */
+export async function readAuditPolicy(
+  { kubernetes }: WrittenConfig,
+  directory: string,
+  host: FileHost,
+): Promise<{ readonly policy: string | undefined; readonly problems: readonly Problem[] }> {
+  const written = String(kubernetes?.auditLog ?? false);
+  if (written === 'false') return { policy: undefined, problems: [] };
+  if (written === 'true') return { policy: `${JSON.stringify(DEFAULT_AUDIT_POLICY, undefined, 2)}\n`, problems: [] };
+  const at = ['kubernetes', 'auditLog'];
+  const file = absolutePath(written, directory, host);
+  const policy = await host.readFile(file);
+  if (policy === undefined) return { policy, problems: [await explainMissingFile(at, written, file, host)] };
+  if (/^\s*"?kind"?:\s*"?Policy\b/m.test(policy)) return { policy, problems: [] };
+  const message = `${written} is no audit policy`;
+  const suggestion = 'kind: Policy of audit.k8s.io/v1 is needed; true takes the default one';
+  return { policy, problems: [{ path: at, message, suggestion }] };
 }
 
 /** Files of `manifests`, each once, in the order in which they are named. `displayPath` shortens paths in messages. */

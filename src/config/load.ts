@@ -7,7 +7,7 @@ import type { ClusterSpec, FileContent, PortWish, RegistrySpec } from '../model/
 import { findEnvironmentCertificates } from './certificates.ts';
 import type { ConfigDocument } from './document.ts';
 import { readVariable } from './environment.ts';
-import { readCaCertificates, readManifests } from './files.ts';
+import { readAuditPolicy, readCaCertificates, readManifests } from './files.ts';
 import { overridesOf, type ConfigFlags, type Override } from './flags.ts';
 import { readMounts } from './mounts.ts';
 import type { Path, Problem } from './problem.ts';
@@ -57,12 +57,13 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   const directory = file === undefined ? host.workingDirectory : path.dirname(file);
   const certificates = await readCaCertificates(config, directory, host);
   const manifests = await readManifests(config, directory, { host, displayPath });
+  const auditPolicy = await readAuditPolicy(config, directory, host);
   const mounts = await readMounts(config, directory, host);
   const fromEnvironment = await findEnvironmentCertificates(host);
   const network = networkOf(config);
   const { proxy, diagnostics: proxyDiagnostics } = proxySettings(host.env, network);
 
-  const inFiles = [...certificates.problems, ...manifests.problems, ...mounts.problems];
+  const inFiles = [...certificates.problems, ...auditPolicy.problems, ...manifests.problems, ...mounts.problems];
   const problems = [...structural, ...checkRules(config), ...inFiles];
   const inDocument = document?.diagnostics ?? [];
   const places = { document, file: file && displayPath(file), origins: written.origins };
@@ -78,7 +79,7 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   ];
   if (diagnostics.length > 0) return { kind: 'invalid', file, warnings, diagnostics };
   const spec: ClusterSpec = {
-    ...settingsOf(config),
+    ...settingsOf(config, auditPolicy.policy),
     network,
     caCertificates: withoutRepeats([...certificates.files, ...fromEnvironment.files]),
     manifests: manifests.files,
@@ -264,6 +265,7 @@ function networkOf({ network }: WrittenConfig): ClusterSpec['network'] {
 
 function settingsOf(
   config: WrittenConfig,
+  auditPolicy: string | undefined,
 ): Pick<
   ClusterSpec,
   | 'name'
@@ -287,12 +289,19 @@ function settingsOf(
   return {
     name: config.name ?? DEFAULTS.name,
     kubernetes: {
+      isEncrypted: kubernetes?.encryptionAtRest ?? false,
+      admission: {
+        enabled: (kubernetes?.admissionPlugins?.enable ?? []).filter((name) => name !== undefined),
+        disabled: (kubernetes?.admissionPlugins?.disable ?? []).filter((name) => name !== undefined),
+        configuration: kubernetes?.admissionPlugins?.configuration ?? {},
+      },
       featureGates: kubernetes?.featureGates ?? {},
       apiServerArguments: kubernetes?.apiServerArguments ?? {},
       controllerManagerArguments: kubernetes?.controllerManagerArguments ?? {},
       schedulerArguments: kubernetes?.schedulerArguments ?? {},
       kubeletArguments: kubernetes?.kubeletArguments ?? {},
       kubeletConfiguration: kubernetes?.kubeletConfiguration ?? {},
+      auditPolicy,
     },
     ports: {
       api: port('api'),

@@ -42,7 +42,11 @@ const OWNERSHIPS: Readonly<Record<ArgumentsKey, readonly Ownership[]>> = {
       reason: CERTIFICATES,
     },
     SERVING,
-    { flags: /^audit-log-path$/, reason: 'only "-" works: it writes to `sandbar logs control-plane`' },
+    { flags: /^audit-log-path$/, reason: 'kubernetes.auditLog sets it; "-" writes to `sandbar logs control-plane`' },
+    { flags: /^(?:enable|disable)-admission-plugins$/, reason: 'kubernetes.admissionPlugins sets it' },
+    { flags: /^admission-control-config-file$/, reason: 'kubernetes.admissionPlugins.configuration sets it' },
+    { flags: /^audit-policy-file$/, reason: 'kubernetes.auditLog takes the file' },
+    { flags: /^encryption-provider-config$/, reason: 'kubernetes.encryptionAtRest sets it' },
     FILES,
   ],
   controllerManagerArguments: [

@@ -14,6 +14,7 @@ export function checkRules(config: WrittenConfig): readonly Problem[] {
 
 const RULES: readonly Rule[] = [
   checkName,
+  checkAdmissionPlugins,
   checkFeatureGates,
   checkArguments,
   checkKubeletConfiguration,
@@ -33,6 +34,36 @@ function checkName({ name }: WrittenConfig): readonly Problem[] {
   const message = name === undefined ? undefined : clusterNameProblem(name);
   if (name === undefined || message === undefined) return [];
   return [{ path: ['name'], message, suggestion: `for example ${suggestClusterName(name)}` }];
+}
+
+/** Names only: which plugins there are, the API server knows and says. */
+function checkAdmissionPlugins({ kubernetes }: WrittenConfig): readonly Problem[] {
+  const { enable = [], disable = [], configuration = {} } = kubernetes?.admissionPlugins ?? {};
+  const named = [
+    ...enable.map((name, index) => ({ name, path: ['enable', index] })),
+    ...disable.map((name, index) => ({ name, path: ['disable', index] })),
+    ...Object.keys(configuration).map((name) => ({ name, path: ['configuration', name] })),
+  ];
+  return named.flatMap(({ name, path }): readonly Problem[] => {
+    const at = { path: ['kubernetes', 'admissionPlugins', ...path], isAboutKey: path[0] === 'configuration' };
+    if (name === undefined) return [];
+    if (!/^[A-Z][A-Za-z]*$/.test(name)) {
+      return [
+        {
+          ...at,
+          message: `"${name}" is not the name of an admission plugin`,
+          suggestion: 'for example AlwaysPullImages',
+        },
+      ];
+    }
+    if (path[0] === 'disable' && name === 'NodeRestriction') {
+      return [{ ...at, message: 'NodeRestriction cannot be disabled: it keeps the node to its own pods' }];
+    }
+    const isBoth = path[0] === 'disable' && enable.includes(name);
+    return isBoth
+      ? [{ ...at, message: `${name} is both enabled and disabled`, suggestion: 'leave one of both out' }]
+      : [];
+  });
 }
 
 function checkFeatureGates({ kubernetes }: WrittenConfig): readonly Problem[] {

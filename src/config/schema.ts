@@ -32,6 +32,13 @@ export const DEFAULTS = {
 export type WrittenConfig = {
   readonly name?: string;
   readonly kubernetes?: {
+    readonly auditLog?: boolean | string;
+    readonly encryptionAtRest?: boolean;
+    readonly admissionPlugins?: {
+      readonly enable?: readonly (string | undefined)[];
+      readonly disable?: readonly (string | undefined)[];
+      readonly configuration?: Readonly<Record<string, unknown>>;
+    };
     readonly featureGates?: Readonly<Record<string, boolean>>;
     readonly apiServerArguments?: WrittenArguments;
     readonly controllerManagerArguments?: WrittenArguments;
@@ -96,6 +103,47 @@ export const CONFIG_SCHEMA = {
       default: DEFAULTS.name,
     },
     kubernetes: section('Settings of the Kubernetes components.', {
+      auditLog: {
+        description:
+          'Whether requests are logged, for `sandbar logs audit`: `true` logs what people and their programs do, without contents; a file is an audit policy (audit.k8s.io/v1). 40 MB at most are kept.',
+        type: ['boolean', 'string'],
+        default: false,
+        examples: ['./audit-policy.yaml'],
+      },
+      encryptionAtRest: {
+        description:
+          'Whether Secrets are encrypted in the datastore, from when they are written next. The key is in the volume `pki`.',
+        type: 'boolean',
+        default: false,
+      },
+      admissionPlugins: section("Admission plugins, besides upstream's defaults.", {
+        enable: {
+          description: 'Plugins that are on in addition.',
+          type: 'array',
+          items: { type: 'string' },
+          examples: [['AlwaysPullImages']],
+        },
+        disable: {
+          description: 'Plugins that are off.',
+          type: 'array',
+          items: { type: 'string' },
+          examples: [['DefaultStorageClass']],
+        },
+        configuration: {
+          description: 'Plugin → its configuration, as it stands below `configuration` in an AdmissionConfiguration.',
+          type: 'object',
+          additionalProperties: { type: 'object', additionalProperties: true },
+          examples: [
+            {
+              PodSecurity: {
+                apiVersion: 'pod-security.admission.config.k8s.io/v1',
+                kind: 'PodSecurityConfiguration',
+                defaults: { enforce: 'baseline' },
+              },
+            },
+          ],
+        },
+      }),
       featureGates: {
         description: 'Feature gates of every component, by name.',
         type: 'object',

@@ -47,6 +47,8 @@ export type Identity = {
   readonly serviceAccount: { readonly privateKey: string; readonly publicKey: string };
   readonly certificates: Readonly<Record<CertificateName, KeyPair>>;
   readonly objectStore: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  /** Base64 of 32 bytes: seals Secrets in the datastore, where that is asked for. */
+  readonly encryptionKey: string;
 };
 
 /** Path of the identity in the control plane's container. */
@@ -79,14 +81,18 @@ export function parseIdentity(text: string): Identity | undefined {
 /** True when an identity has every certificate, and they hold for these addresses and names. */
 export function isIdentityFor(identity: Identity, request: IdentityRequest): boolean {
   const certificates: Partial<Identity['certificates']> = identity.certificates;
+  const encryptionKey: string | undefined = identity.encryptionKey;
   return (
+    encryptionKey !== undefined &&
     CERTIFICATES.every((name) => certificates[name] !== undefined) &&
     (Object.keys(request) as (keyof IdentityRequest)[]).every((key) => identity.request[key] === request[key])
   );
 }
 
 /** What of an identity outlives its certificates; a new identity is made around it. */
-export type KeptIdentity = Partial<Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore'>>;
+export type KeptIdentity = Partial<
+  Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore' | 'encryptionKey'>
+>;
 
 /** So long before its end a certificate is renewed: a laptop may not see an `up` for weeks. */
 export const RENEWAL_MS = 30 * 24 * 60 * 60 * 1000;
@@ -100,7 +106,7 @@ export function planRenewal(
   nowMs: number,
 ): { readonly endsMs: number; readonly kept: KeptIdentity } | undefined {
   const isEnding = ({ certificate }: KeyPair): boolean => endOf(certificate) < nowMs + RENEWAL_MS;
-  const { ca, frontProxyCa, ingressAuthority, serviceAccount, objectStore, certificates } = identity;
+  const { ca, frontProxyCa, ingressAuthority, serviceAccount, objectStore, encryptionKey, certificates } = identity;
   const ending = [ca, frontProxyCa, ingressAuthority, ...Object.values(certificates)].filter(isEnding);
   if (ending.length === 0) return undefined;
   return {
@@ -108,6 +114,7 @@ export function planRenewal(
     kept: {
       serviceAccount,
       objectStore,
+      encryptionKey,
       ...(isEnding(ca) ? {} : { ca }),
       ...(isEnding(frontProxyCa) ? {} : { frontProxyCa }),
     },

@@ -54,6 +54,9 @@ export function suggestClusterName(text: string): string {
 /** Where upstream's manifests have metrics-server. */
 export const METRICS_SERVICE = { name: 'metrics-server', namespace: 'kube-system' } as const;
 
+/** The audit log in the control plane's container, where there is one. */
+export const AUDIT_LOG_PATH = '/var/log/kubernetes/audit.log';
+
 /** Namespace of what Sandbar keeps in a cluster. */
 export const SYSTEM_NAMESPACE = 'sandbar-system';
 

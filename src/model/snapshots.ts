@@ -1,4 +1,6 @@
 /** Snapshots: the state of a cluster at one moment, as a folder in its volume `snapshots`. */
+import { hashOf } from './hash.ts';
+import type { Identity } from './identity.ts';
 import { clusterNameProblem } from './names.ts';
 import { upgradeProblem } from './versions.ts';
 
@@ -22,12 +24,14 @@ export type Snapshot = {
   readonly kubernetes: string;
   readonly network: { readonly podSubnet: string; readonly serviceSubnet: string };
   readonly images: readonly SnapshotImage[];
+  /** Which key its Secrets are encrypted with; absent where they are not. */
+  readonly keyId?: string;
   /** What each part takes on disk; `objects` is null where the cluster had no object store. */
   readonly sizeBytes: { readonly datastore: number; readonly volumes: number; readonly objects: number | null };
 };
 
 /** What a snapshot must fit to be restored. */
-export type SnapshotGround = Pick<Snapshot, 'cluster' | 'kubernetes' | 'network'>;
+export type SnapshotGround = Pick<Snapshot, 'cluster' | 'kubernetes' | 'network'> & { readonly keyId: string };
 
 /** Why a name is not usable for a snapshot, or undefined when it is: the rule is that of clusters' names. */
 export function snapshotNameProblem(name: string): string | undefined {
@@ -81,6 +85,12 @@ export function misfitOf(
       fix: 'use the version of Sandbar that it was taken with',
     };
   }
+  if (snapshot.keyId !== undefined && snapshot.keyId !== ground.keyId) {
+    return {
+      problem: 'its Secrets are encrypted with the key of another cluster, which is not part of it',
+      fix: 'take it anew where kubernetes.encryptionAtRest is off and its Secrets have been written again',
+    };
+  }
   const { podSubnet, serviceSubnet } = snapshot.network;
   if (serviceSubnet !== ground.network.serviceSubnet) {
     return {
@@ -99,4 +109,9 @@ export function memberProblem(path: string): string | undefined {
   const parts = path.replace(/\/$/, '').split('/');
   if (path.startsWith('/') || parts.includes('..') || parts.includes('')) return `${path} leads out of the snapshot`;
   return MEMBERS.includes(parts[0] ?? '') ? undefined : `${path} is no part of a snapshot`;
+}
+
+/** Tells keys apart without telling a key. */
+export function keyIdOf({ encryptionKey }: Pick<Identity, 'encryptionKey'>): string {
+  return hashOf(encryptionKey);
 }

@@ -29,6 +29,16 @@ export type ProxySettings = { readonly httpProxy: string; readonly httpsProxy: s
 export type ClusterSpec = {
   readonly name: string;
   readonly kubernetes: {
+    /** Text of upstream's audit policy; undefined where nothing is logged. */
+    readonly auditPolicy: string | undefined;
+    /** Whether Secrets are written encrypted. */
+    readonly isEncrypted: boolean;
+    readonly admission: {
+      readonly enabled: readonly string[];
+      readonly disabled: readonly string[];
+      /** Admission plugin → its configuration. */
+      readonly configuration: Readonly<Record<string, unknown>>;
+    };
     readonly featureGates: Readonly<Record<string, boolean>>;
     readonly apiServerArguments: Readonly<Record<string, string>>;
     readonly controllerManagerArguments: Readonly<Record<string, string>>;

@@ -4,10 +4,11 @@ import { promisify } from 'node:util';
 import { constants, createGunzip, createGzip } from 'node:zlib';
 import { SandbarError } from '../model/errors.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { memberProblem, misfitOf, parseSnapshot, sizeOf, type Snapshot } from '../model/snapshots.ts';
-import { readMember, readTar, TAR_END, tarPadding } from '../model/tar.ts';
 import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { keyIdOf, memberProblem, misfitOf, parseSnapshot, sizeOf, type Snapshot } from '../model/snapshots.ts';
+import { readMember, readTar, TAR_END, tarPadding } from '../model/tar.ts';
 import { accessStopped } from './start-over.ts';
+import type { ClusterAccess } from './access.ts';
 import { inPhase } from './phase.ts';
 import {
   folderOf,
@@ -84,15 +85,16 @@ export async function importSnapshot(
   const file = await ports.host.openStream(path);
   if (file === undefined) throw new SandbarError('NOT_FOUND', `there is no file ${path}`);
   try {
-    return await locked(spec.name, context, async () =>
-      withWorker(await accessStopped(spec.name, ports), ports, async (worker) => {
+    return await locked(spec.name, context, async () => {
+      const access = await accessStopped(spec.name, ports);
+      return withWorker(access, ports, async (worker) => {
         const present = await listSnapshots(worker);
         const partial = partialFolderOf(IMPORT);
         return inPhase('import', 'reading it', context, async () => {
           const result = await cleanAfterFailure(IMPORT, worker, async () => {
             await worker.run(['mkdir', partial]);
             const archive = checkMembers(unzip(file), path, async (found) => {
-              requireFit(found, spec, path);
+              requireFit(found, { spec, access }, path);
               requireFree(name ?? found.name, present);
               await requireSpace(worker, sizeOf(found));
             });
@@ -107,8 +109,8 @@ export async function importSnapshot(
           });
           return { result, text: `${formatMiB(sizeOf(result))} kept as ${result.name}` };
         });
-      }),
-    );
+      });
+    });
   } finally {
     file.destroy();
   }
@@ -158,8 +160,17 @@ function unzip(file: Readable): Readable {
   return pipeline(file, createGunzip(), () => undefined);
 }
 
-function requireFit(snapshot: Snapshot, spec: ClusterSpec, path: string): void {
-  const ground = { cluster: spec.name, kubernetes: COMPONENT_VERSIONS.kubernetes, network: spec.network };
+function requireFit(
+  snapshot: Snapshot,
+  { spec, access }: { readonly spec: ClusterSpec; readonly access: ClusterAccess },
+  path: string,
+): void {
+  const ground = {
+    cluster: spec.name,
+    kubernetes: COMPONENT_VERSIONS.kubernetes,
+    network: spec.network,
+    keyId: keyIdOf(access.identity),
+  };
   const misfit = misfitOf(snapshot, ground);
   if (misfit === undefined) return;
   throw new SandbarError('SNAPSHOT_INVALID', `the snapshot in ${path} does not fit this cluster: ${misfit.problem}`, {

@@ -10,8 +10,8 @@ import { SandbarError } from '../model/errors.ts';
 import { LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
 import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { keyIdOf, misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
 import { componentOf, withCluster, type ClusterAccess } from './access.ts';
 import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
 import { inPhase, together } from './phase.ts';
@@ -57,7 +57,7 @@ export async function restoreSnapshot(request: RestoreRequest, context: Snapshot
     const access = await thaw(await accessStopped(spec.name, ports), ports.runtime);
     const snapshot = await withWorker(access, ports, async (worker) => {
       const found = getSnapshot(request.name, await listSnapshots(worker));
-      await requireRestorable(found, spec, worker);
+      await requireRestorable(found, { spec, access }, worker);
       await confirmLoss(found, request);
       await whileMarked(access, found, ports.runtime, () => replace(found, { access, worker, request, context }));
       return found;
@@ -149,9 +149,18 @@ async function whileMarked(
   await runtime.removeContainer(id);
 }
 
-async function requireRestorable(snapshot: Snapshot, spec: ClusterSpec, worker: Worker): Promise<void> {
+async function requireRestorable(
+  snapshot: Snapshot,
+  { spec, access }: { readonly spec: ClusterSpec; readonly access: ClusterAccess },
+  worker: Worker,
+): Promise<void> {
   const { name, sizeBytes } = snapshot;
-  const ground = { cluster: spec.name, kubernetes: COMPONENT_VERSIONS.kubernetes, network: spec.network };
+  const ground = {
+    cluster: spec.name,
+    kubernetes: COMPONENT_VERSIONS.kubernetes,
+    network: spec.network,
+    keyId: keyIdOf(access.identity),
+  };
   const misfit = misfitOf(snapshot, ground);
   if (misfit !== undefined) {
     throw new SandbarError('SNAPSHOT_INVALID', `snapshot ${name} does not fit this cluster: ${misfit.problem}`, {

@@ -5,8 +5,14 @@ import type { Emit } from '../model/events.ts';
 import { containerName, LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
-import { defaultSnapshotName, snapshotNameProblem, type Snapshot, type SnapshotImage } from '../model/snapshots.ts';
 import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import {
+  defaultSnapshotName,
+  keyIdOf,
+  snapshotNameProblem,
+  type Snapshot,
+  type SnapshotImage,
+} from '../model/snapshots.ts';
 import {
   accessCluster,
   componentOf,
@@ -62,7 +68,7 @@ export async function createSnapshot(
       return inPhase('snapshot', 'copying', context, async () => {
         const result = await cleanAfterFailure(name, worker, async () => {
           await copyHeld(name, { access, worker, context });
-          const snapshot = await describe(name, worker, { spec, images, createdMs: ports.clock.now() });
+          const snapshot = await describe(name, worker, { spec, images, access, createdMs: ports.clock.now() });
           await publish(worker, snapshot);
           return snapshot;
         });
@@ -234,7 +240,12 @@ async function forAll<T>(items: readonly T[], deed: (item: T) => Promise<void>):
 async function describe(
   name: string,
   worker: Worker,
-  facts: { readonly spec: ClusterSpec; readonly images: readonly SnapshotImage[]; readonly createdMs: number },
+  facts: {
+    readonly spec: ClusterSpec;
+    readonly access: ClusterAccess;
+    readonly images: readonly SnapshotImage[];
+    readonly createdMs: number;
+  },
 ): Promise<Snapshot> {
   const { podSubnet, serviceSubnet } = facts.spec.network;
   const partial = partialFolderOf(name);
@@ -248,6 +259,7 @@ async function describe(
     kubernetes: COMPONENT_VERSIONS.kubernetes,
     network: { podSubnet, serviceSubnet },
     images: facts.images,
+    ...(facts.spec.kubernetes.isEncrypted ? { keyId: keyIdOf(facts.access.identity) } : {}),
     sizeBytes: { datastore, volumes, objects },
   };
 }

@@ -8,6 +8,7 @@ import {
   type RegistryHosts,
 } from '../components/registry.ts';
 import type { ComponentContext, ImageRefs } from '../components/context.ts';
+import { ENCRYPTION_PATH } from '../components/hardening.ts';
 import { apply } from '../engine/apply.ts';
 import { observeBuckets, observeDocker, observeObjects, observeRegistry } from '../engine/observe.ts';
 import { formatPlan, isConverged, isForLater, plan } from '../engine/plan.ts';
@@ -174,6 +175,7 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
     .map((step) => ({ ...step, dependsOn: [] }));
   const planned = { context, desired, observed: docker.state, lastUp, changes, later, waits };
   if (changes.length > 0) announceUpgrade(await lastUp, emit);
+  if (isSealedFromNowOn(changes, request.spec, docker.state)) emit({ type: 'notice', text: SEALED_FROM_NOW_ON });
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
   await confirmLosses(changes, request);
@@ -189,6 +191,15 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
   } finally {
     targets.waitPorts.cluster.close();
   }
+}
+
+const SEALED_FROM_NOW_ON =
+  'Secrets are encrypted when they are written next; kubectl get secrets -A -o json | kubectl replace -f - writes all';
+
+/** True where a cluster that is there begins to encrypt. */
+function isSealedFromNowOn(changes: Plan, spec: ClusterSpec, observed: ObservedState): boolean {
+  const isChange = (step: Step): boolean => step.verb === 'create' && step.cause.includes(ENCRYPTION_PATH);
+  return spec.kubernetes.isEncrypted && observed.has('volume/datastore') && changes.some(isChange);
 }
 
 /** True where the user has not asked for this very subnet or port. */

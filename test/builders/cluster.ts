@@ -18,6 +18,9 @@ const free = (port: number) => ({ port, isFixed: false });
 export const SPEC: ClusterSpec = {
   name: 'dev',
   kubernetes: {
+    auditPolicy: undefined,
+    isEncrypted: false,
+    admission: { enabled: [], disabled: [], configuration: {} },
     featureGates: {},
     apiServerArguments: {},
     controllerManagerArguments: {},
@@ -64,6 +67,7 @@ export function fakeIdentity(spec: ClusterSpec = SPEC): Identity {
     serviceAccount: { privateKey: 'private', publicKey: 'public' },
     certificates: Object.fromEntries(CERTIFICATES.map((name) => [name, pair(name)])) as Identity['certificates'],
     objectStore: { accessKeyId: 'access', secretAccessKey: 'secret-value' },
+    encryptionKey: 'key of the datastore',
   };
 }
 

@@ -74,6 +74,20 @@ describe('components', () => {
     expect(settingsOf({ networkPolicy: { isEnabled: false } })).toBeUndefined();
   });
 
+  it('writes Secrets as it is asked, and reads them either way', () => {
+    const providersOf = (isEncrypted: boolean): readonly string[] => {
+      const { docker } = desiredFor({ kubernetes: { ...SPEC.kubernetes, isEncrypted } });
+      const plane = containersOf(docker).find(({ owner }) => owner === 'control-plane');
+      const file = plane?.files.find(({ path }) => path === '/etc/sandbar/encryption.json');
+      const { resources } = JSON.parse(file?.content ?? '') as {
+        resources: readonly { providers: readonly object[] }[];
+      };
+      return resources.flatMap(({ providers }) => providers.flatMap((provider) => Object.keys(provider)));
+    };
+    expect(providersOf(true)).toEqual(['secretbox', 'identity']);
+    expect(providersOf(false)).toEqual(['identity', 'secretbox']);
+  });
+
   it('does not replace the control plane for a change of the objects that live in it', () => {
     const plane = containerOf('control-plane');
     const files = plane.files.map((file) => (file.path.endsWith('objects.json') ? { ...file, content: '[]' } : file));

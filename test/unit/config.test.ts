@@ -40,6 +40,9 @@ describe('the configuration', () => {
     expect(await specOf({})).toEqual({
       name: 'dev',
       kubernetes: {
+        auditPolicy: undefined,
+        isEncrypted: false,
+        admission: { enabled: [], disabled: [], configuration: {} },
         featureGates: {},
         apiServerArguments: {},
         controllerManagerArguments: {},
@@ -68,6 +71,31 @@ describe('the configuration', () => {
       proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
       projectDirectory: undefined,
     });
+  });
+
+  it('has an audit policy of its own, or takes that of a file', async () => {
+    const files = { '/home/ada/app/policy.yaml': 'kind: Policy\nrules: []\n', '/home/ada/app/pod.yaml': 'kind: Pod\n' };
+    const policyOf = async (written: string): Promise<string | undefined> =>
+      (await specOf({ text: `kubernetes: { auditLog: ${written} }`, files })).kubernetes.auditPolicy;
+    expect(JSON.parse((await policyOf('true')) ?? '')).toMatchObject({ kind: 'Policy' });
+    expect(await policyOf('./policy.yaml')).toBe('kind: Policy\nrules: []\n');
+    expect(await policyOf('false')).toBeUndefined();
+    expect(await problemsOf({ text: 'kubernetes: { auditLog: pod.yaml }', files })).toEqual([
+      'sandbar.yaml:1:25: pod.yaml is no audit policy (kind: Policy of audit.k8s.io/v1 is needed; true takes the default one)',
+    ]);
+    expect(await problemsOf({ text: 'kubernetes: { auditLog: polcy.yaml }', files })).toEqual([
+      'sandbar.yaml:1:25: polcy.yaml does not exist (did you mean policy.yaml?)',
+    ]);
+  });
+
+  it('refuses admission plugins that contradict each other, or the cluster', async () => {
+    const text =
+      'kubernetes: { admissionPlugins: { enable: [PodSecurity], disable: [PodSecurity, NodeRestriction, x] } }';
+    expect(await problemsOf({ text })).toEqual([
+      'sandbar.yaml:1:68: PodSecurity is both enabled and disabled (leave one of both out)',
+      'sandbar.yaml:1:81: NodeRestriction cannot be disabled: it keeps the node to its own pods',
+      'sandbar.yaml:1:98: "x" is not the name of an admission plugin (for example AlwaysPullImages)',
+    ]);
   });
 
   it('takes the example of its own guide', async () => {
@@ -190,8 +218,8 @@ manifests: [k8s/*.yaml, sandbr.yaml]
     ],
     [
       'a flag that wants a file',
-      'kubernetes: { apiServerArguments: { audit-policy-file: /x } }',
-      '1:37: --audit-policy-file cannot be set: it names a file',
+      'kubernetes: { apiServerArguments: { egress-selector-config-file: /x } }',
+      '1:37: --egress-selector-config-file cannot be set: it names a file',
     ],
     [
       'an owned kubelet field',

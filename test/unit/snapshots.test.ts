@@ -58,11 +58,13 @@ describe('what a snapshot says of itself', () => {
   });
 
   it('tells what it does not fit', () => {
-    const ground = { cluster: 'dev', kubernetes: 'v1.36.3', network: SNAPSHOT.network };
+    const ground = { cluster: 'dev', kubernetes: 'v1.36.3', network: SNAPSHOT.network, keyId: '1' };
     expect(misfitOf(SNAPSHOT, ground)).toBeUndefined();
     expect(misfitOf({ ...SNAPSHOT, kubernetes: 'v1.35.9' }, ground)).toBeUndefined();
     expect(misfitOf({ ...SNAPSHOT, kubernetes: 'v1.37.0' }, ground)?.problem).toContain('v1.37.0');
     expect(misfitOf({ ...SNAPSHOT, cluster: 'shop' }, ground)?.fix).toContain('--name shop');
+    expect(misfitOf({ ...SNAPSHOT, keyId: '1' }, ground)).toBeUndefined();
+    expect(misfitOf({ ...SNAPSHOT, keyId: '2' }, ground)?.problem).toContain('the key of another cluster');
     const network = { ...SNAPSHOT.network, serviceSubnet: '10.97.0.0/16' };
     expect(misfitOf({ ...SNAPSHOT, network }, ground)?.fix).toContain('--service-subnet 10.97.0.0/16');
   });
