@@ -6,6 +6,7 @@ toolchain go1.26.8
 
 require (
 	github.com/cloudnativelabs/kube-router/v2 v2.1.0
+	github.com/vishvananda/netlink v1.3.1
 	go.etcd.io/etcd/etcdutl/v3 v3.6.8
 	go.etcd.io/etcd/server/v3 v3.6.8
 	k8s.io/kubernetes v1.36.3
@@ -15,7 +16,6 @@ require (
 require (
 	github.com/coreos/go-iptables v0.7.0 // indirect
 	github.com/hashicorp/go-version v1.6.0 // indirect
-	github.com/vishvananda/netlink v1.3.1 // indirect
 )
 
 require (

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sandbar.dev/lib/mounts"
+	"sandbar.dev/lib/packets"
 )
 
 const (
@@ -81,9 +82,8 @@ func meet(watcher *watcher) (*net.UnixConn, error) {
 	if err := watcher.watchMeetingDirectory(); err != nil {
 		return nil, err
 	}
-	address := &net.UnixAddr{Name: filepath.Join(mounts.MeetingDirectory, mounts.SocketName), Net: mounts.Network}
 	for {
-		connection, err := net.DialUnix(mounts.Network, nil, address)
+		connection, err := packets.Dial(filepath.Join(mounts.MeetingDirectory, mounts.SocketName))
 		if err == nil {
 			return connection, nil
 		}

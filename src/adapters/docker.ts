@@ -198,6 +198,7 @@ export class DockerRuntime implements Runtime {
     readonly name: string;
     readonly subnet: string;
     readonly gateway: string;
+    readonly containerSubnet?: string;
     readonly labels: Labels;
   }): Promise<void> {
     await this.#ask(`create network ${network.name}`, async ({ docker }) => {
@@ -209,11 +210,15 @@ export class DockerRuntime implements Runtime {
         if (present.subnets.length === 1 && present.subnets[0] === network.subnet) return;
         await docker.getNetwork(present.id).remove();
       }
+      const containerRange = network.containerSubnet === undefined ? {} : { IPRange: network.containerSubnet };
       await docker.createNetwork({
         Name: network.name,
         CheckDuplicate: true,
         Driver: 'bridge',
-        IPAM: { Driver: 'default', Config: [{ Subnet: network.subnet, Gateway: network.gateway }] },
+        IPAM: {
+          Driver: 'default',
+          Config: [{ Subnet: network.subnet, Gateway: network.gateway, ...containerRange }],
+        },
         Labels: { ...network.labels },
       });
     });

@@ -75,12 +75,25 @@ async function findLinuxPortOwner(port: number): Promise<string | undefined> {
   return undefined;
 }
 
-/** Inodes of the sockets that listen on a port, from the text of /proc/net/tcp. */
-export function parseListeningInodes(table: string, port: number): readonly string[] {
+/** Whether somebody has a port of this machine. Linux says so without anybody being connected to. */
+export async function isListening(
+  platform: NodeJS.Platform,
+  port: number,
+  protocol: 'TCP' | 'UDP',
+): Promise<boolean | undefined> {
+  if (platform !== 'linux') return protocol === 'TCP' ? canConnect(port) : undefined;
+  const name = protocol.toLowerCase();
+  const tables = await Promise.all([`/proc/net/${name}`, `/proc/net/${name}6`].map(readText));
+  return tables.some((table) => parseListeningInodes(table, port, protocol).length > 0);
+}
+
+/** Inodes of the sockets that listen on a port, from the text of /proc/net/tcp or udp. */
+export function parseListeningInodes(table: string, port: number, protocol: 'TCP' | 'UDP' = 'TCP'): readonly string[] {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   return table.split('\n').flatMap((line) => {
     const [, local = '', , state, , , , , , inode] = line.trim().split(/\s+/);
-    const isListening = state === '0A';
+    // Bound and not connected, of UDP.
+    const isListening = state === (protocol === 'TCP' ? '0A' : '07');
     return isListening && local.endsWith(suffix) && inode !== undefined ? [inode] : [];
   });
 }

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { SandbarError } from '../model/errors.ts';
 import type { DirectoryEntry, Host, InotifyLimits } from '../model/ports.ts';
 import { openStream, writeStream } from './host-streams.ts';
-import { findPortOwner, isPortFree, listRoutes } from './host-network.ts';
+import { findPortOwner, isListening, isPortFree, listRoutes } from './host-network.ts';
 import { acquireProcessLock } from './process-lock.ts';
 
 type Settings = {
@@ -56,6 +56,7 @@ export function createHost(settings: Partial<Settings> = {}): Host {
     removeFile: (file) => explained(file, () => fs.rm(file, { force: true })),
     waitForRemoval,
     isPortFree,
+    isListening: (port, protocol) => isListening(platform, port, protocol),
     findPortOwner: (port) => findPortOwner(platform, port),
     listRoutes: () => listRoutes(platform),
     freeDiskBytes,

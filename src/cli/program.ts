@@ -115,6 +115,14 @@ export function buildProgram(cli: CliDependencies, onExit: (exitCode: number) =>
     run,
   );
   addMountCommands(program, add, run);
+  addPortCommands(
+    add(program, 'port', 'ports of this machine that lead to Services, workloads and pods', [
+      'sandbar port add 8080 service/web:80',
+      'sandbar port ls',
+    ]),
+    add,
+    run,
+  );
 
   add(program, 'logs', 'print what the components say', [
     'sandbar logs',
@@ -212,7 +220,7 @@ function addResetCommand(program: Command, add: Add, run: Run): void {
     .addOption(
       new Option(
         '--keep <list>',
-        'volumes, buckets, mounts, namespace/NAME, separated by commas; repeatable',
+        'volumes, buckets, mounts, ports, namespace/NAME, separated by commas; repeatable',
       ).argParser(repeated),
     )
     .option('--hard', 'start the control plane over, also where its datastore cannot be read')
@@ -368,6 +376,45 @@ function addMountCommands(program: Command, add: Add, run: Run): void {
     .command('relay', { hidden: true })
     .description('send file events of mounted folders to the node, as long as a mount needs it; started by itself')
     .action(run(async () => (await import('./commands/relay.ts')).runRelay));
+}
+
+function addPortCommands(port: Command, add: Add, run: Run): void {
+  const namespace = '-n, --namespace <namespace>';
+  add(port, 'add', 'publish a port on 127.0.0.1; it outlives pods, restarts of the engine, and this command', [
+    'sandbar port add 8080 service/web:80',
+    'sandbar port add 127.0.0.1:5432 statefulset/db:postgres -n shop',
+    'sandbar port add 5353 service/dns:53/udp',
+  ])
+    .argument('<port>', '[127.0.0.1:]PORT of this machine, or all of it: 8080:service/web:80')
+    .argument('[target]', '[NAMESPACE/]KIND/NAME:PORT[/udp]; the port by its number or its name')
+    .option(namespace, "the target's namespace (default: default)")
+    .action(
+      run(
+        async () => (await import('./commands/port.ts')).runPortAdd,
+        ([wanted, target]) => ({
+          port: wanted as string,
+          ...(target === undefined ? {} : { target: target as string }),
+        }),
+      ),
+    );
+  add(port, 'ls', 'list the ports, those of Services of type LoadBalancer among them', [
+    'sandbar port ls',
+    'sandbar port ls -o json',
+  ])
+    .option(namespace, 'those of one namespace only')
+    .action(run(async () => (await import('./commands/port.ts')).runPortList));
+  add(port, 'rm', 'close published ports, with the connections through them', [
+    'sandbar port rm 8080 5353/udp',
+    'sandbar port rm --all',
+  ])
+    .argument('[ports...]', 'each a PORT or PORT/udp')
+    .option('--all', 'every one that was published; those of LoadBalancer Services stay')
+    .action(
+      run(
+        async () => (await import('./commands/port.ts')).runPortRemove,
+        ([chosen]) => ({ chosen: chosen as string[] }),
+      ),
+    );
 }
 
 function addImageCommands(image: Command, add: Add, run: Run): void {

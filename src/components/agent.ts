@@ -1,9 +1,10 @@
 import { containerName, networkName, nodeName, volumeName } from '../model/names.ts';
 import type { ContainerFile, ContainerResource, VolumeResource } from '../model/resources.ts';
-import { addressesIn, apiServerUrl, dnsServiceAddress, type ComponentContext } from './context.ts';
+import { addressesIn, apiServerUrl, dnsServiceAddress, loadBalancerSubnet, type ComponentContext } from './context.ts';
 import { jsonFile, kubeconfigFile, textFile } from './files.ts';
 import { MOUNTS_PATH, mountsVolume } from './mounts.ts';
 import { networkPolicySettings } from './network-policy.ts';
+import { PORTS_PATH, portsVolume } from './ports.ts';
 import { registryHostFiles, registryHosts } from './registry.ts';
 
 const VOLUMES = [
@@ -28,12 +29,13 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
     holds,
   }));
   const mounts = mountsVolume(spec);
+  const ports = portsVolume(spec);
   const node = `/api/v1/nodes/${nodeName(spec.name)}`;
   const container: ContainerResource = {
     kind: 'container',
     id: 'container/agent',
     owner: 'agent',
-    dependsOn: ['network', ...volumes.map((volume) => volume.id), mounts.id],
+    dependsOn: ['network', ...volumes.map((volume) => volume.id), mounts.id, ports.id],
     container: {
       name: containerName(spec.name, 'agent'),
       hostname: nodeName(spec.name),
@@ -44,6 +46,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       volumes: [
         ...VOLUMES.map(({ name, path }) => ({ volumeName: volumeName(spec.name, name), path })),
         { volumeName: mounts.name, path: MOUNTS_PATH },
+        { volumeName: ports.name, path: PORTS_PATH },
       ],
       binds: [],
       tmpfs: ['/run', '/tmp'],
@@ -59,7 +62,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
       { kind: 'api', path: node, condition: 'Ready', timeoutMs: 90_000 },
     ],
   };
-  return [...volumes, mounts, container];
+  return [...volumes, mounts, ports, container];
 }
 
 function agentFiles(context: ComponentContext): readonly ContainerFile[] {
@@ -74,6 +77,7 @@ function agentFiles(context: ComponentContext): readonly ContainerFile[] {
       clusterDNS: dnsServiceAddress(spec),
       serviceSubnet: spec.network.serviceSubnet,
       podSubnet: spec.network.podSubnet,
+      loadBalancerSubnet: loadBalancerSubnet(context.subnet),
       featureGates: spec.kubernetes.featureGates,
       kubeletArguments: spec.kubernetes.kubeletArguments,
       kubeletConfiguration: spec.kubernetes.kubeletConfiguration,

@@ -2,7 +2,7 @@
 import { networkName, OBJECT_ORIGIN } from '../model/names.ts';
 import type { ContainerResource, KubernetesObject, Resource } from '../model/resources.ts';
 import { agent } from './agent.ts';
-import { addressesIn, type ComponentContext } from './context.ts';
+import { addressesIn, containerSubnet, type ComponentContext } from './context.ts';
 import { controlPlane } from './control-plane.ts';
 import { dnsContainer } from './dns.ts';
 import { ingressContainer } from './ingress.ts';
@@ -10,6 +10,7 @@ import { metricsContainer } from './metrics.ts';
 import { objectStore } from './object-store.ts';
 import { builtInObjects, objectResources } from './objects.ts';
 import { registry } from './registry.ts';
+import { portsContainer } from './ports.ts';
 
 export type DesiredCluster = {
   /** Networks, volumes, containers. */
@@ -31,6 +32,7 @@ export function desiredCluster(context: ComponentContext, manifests: readonly Ku
       name: networkName(spec.name),
       subnet,
       gateway: addressesIn(subnet).gateway,
+      containerSubnet: containerSubnet(subnet),
     },
     ...controlPlane(
       context,
@@ -46,7 +48,10 @@ export function desiredCluster(context: ComponentContext, manifests: readonly Ku
     ...registry(context),
   ];
   return {
-    docker: resources.filter((resource) => resource.kind !== 'bucket'),
+    docker: [
+      ...resources.filter((resource) => resource.kind !== 'bucket'),
+      portsContainer(context, containersOf(resources)),
+    ],
     inside: [...resources.filter((resource) => resource.kind === 'bucket'), ...objects],
   };
 }

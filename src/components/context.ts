@@ -1,5 +1,5 @@
 /** What the components are computed from: the spec, and what was settled before any resource is named. */
-import { addressAt, parseCidr, type Cidr } from '../model/cidr.ts';
+import { addressAt, formatCidr, parseCidr, type Cidr } from '../model/cidr.ts';
 import type { Identity, IdentityRequest } from '../model/identity.ts';
 import { nodeName, type Component } from '../model/names.ts';
 import type { ClusterSpec } from '../model/spec.ts';
@@ -46,6 +46,18 @@ export function addressesIn(subnet: string): Addresses {
   const cidr = cidrOf(subnet);
   const entries = Object.entries(OFFSETS).map(([name, offset]) => [name, addressAt(cidr, offset)]);
   return Object.fromEntries(entries) as Addresses;
+}
+
+/** The upper half of the network's subnet: addresses of Services of type LoadBalancer, which no container gets. */
+export function loadBalancerSubnet(subnet: string): string {
+  const { base, prefix } = cidrOf(subnet);
+  return formatCidr({ base: base + 2 ** (31 - prefix), prefix: prefix + 1 });
+}
+
+/** The other half: what the engine may choose from for containers that ask for no address of their own. */
+export function containerSubnet(subnet: string): string {
+  const { base, prefix } = cidrOf(subnet);
+  return formatCidr({ base, prefix: prefix + 1 });
 }
 
 /** 10.96.0.10 in the default service subnet, as every Kubernetes installer has it. */

@@ -10,6 +10,7 @@ import { METRICS_PORTS, METRICS_RULES, metricsObjects } from './metrics.ts';
 import { mountObjects } from './mounts.ts';
 import { NETWORK_POLICY_RULES } from './network-policy.ts';
 import { REGISTRY_PORTS, registryObjects } from './registry.ts';
+import { portObjects } from './ports.ts';
 
 export const OBJECT_STORE_ENDPOINT = `http://s3.${SYSTEM_NAMESPACE}.svc.cluster.local:9000`;
 
@@ -49,6 +50,7 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
       ...(spec.networkPolicy.isEnabled ? NETWORK_POLICY_RULES : []),
     ]),
     ...mountObjects(),
+    ...portObjects(),
     {
       apiVersion: 'storage.k8s.io/v1',
       kind: 'StorageClass',

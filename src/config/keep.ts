@@ -8,11 +8,13 @@ export type Kept = {
   readonly hasBuckets: boolean;
   /** Mounts made by command too; those of `sandbar.yaml` stay anyway. */
   readonly hasMounts: boolean;
+  /** Ports published by command too; those of `sandbar.yaml` stay anyway. */
+  readonly hasPorts: boolean;
   /** Names of namespaces with everything in them. */
   readonly namespaces: readonly string[];
 };
 
-const WORDS = ['volumes', 'buckets', 'mounts'];
+const WORDS = ['volumes', 'buckets', 'mounts', 'ports'];
 const NAMESPACE = /^namespaces?\/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)$/;
 
 /** Reads comma-separated lists; throws USAGE with the valid words. */
@@ -31,16 +33,18 @@ export function parseKept(lists: readonly string[]): Kept {
     hasVolumes: words.includes('volumes'),
     hasBuckets: words.includes('buckets'),
     hasMounts: words.includes('mounts'),
+    hasPorts: words.includes('ports'),
     namespaces: [...new Set(namespaces)],
   };
 }
 
 /** The words again, as they are shown. */
-export function formatKept({ hasVolumes, hasBuckets, hasMounts, namespaces }: Kept): readonly string[] {
+export function formatKept({ hasVolumes, hasBuckets, hasMounts, hasPorts, namespaces }: Kept): readonly string[] {
   const words = [
     ['volumes', hasVolumes],
     ['buckets', hasBuckets],
     ['mounts', hasMounts],
+    ['ports', hasPorts],
   ] as const;
   return [
     ...words.filter(([, isKept]) => isKept).map(([word]) => word),

@@ -10,6 +10,7 @@ import { readVariable } from './environment.ts';
 import { readAuditPolicy, readCaCertificates, readManifests } from './files.ts';
 import { overridesOf, type ConfigFlags, type Override } from './flags.ts';
 import { readMounts } from './mounts.ts';
+import { readPublished } from './published.ts';
 import type { Path, Problem } from './problem.ts';
 import { proxySettings } from './proxy.ts';
 import { checkRules } from './rules.ts';
@@ -59,11 +60,18 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
   const manifests = await readManifests(config, directory, { host, displayPath });
   const auditPolicy = await readAuditPolicy(config, directory, host);
   const mounts = await readMounts(config, directory, host);
+  const published = readPublished(config);
   const fromEnvironment = await findEnvironmentCertificates(host);
   const network = networkOf(config);
   const { proxy, diagnostics: proxyDiagnostics } = proxySettings(host.env, network);
 
-  const inFiles = [...certificates.problems, ...auditPolicy.problems, ...manifests.problems, ...mounts.problems];
+  const inFiles = [
+    ...certificates.problems,
+    ...auditPolicy.problems,
+    ...manifests.problems,
+    ...mounts.problems,
+    ...published.problems,
+  ];
   const problems = [...structural, ...checkRules(config), ...inFiles];
   const inDocument = document?.diagnostics ?? [];
   const places = { document, file: file && displayPath(file), origins: written.origins };
@@ -84,6 +92,7 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
     caCertificates: withoutRepeats([...certificates.files, ...fromEnvironment.files]),
     manifests: manifests.files,
     mounts: mounts.mounts,
+    publish: published.ports,
     proxy,
     projectDirectory: file === undefined ? undefined : ((await host.resolvePath(directory)) ?? directory),
   };

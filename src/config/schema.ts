@@ -63,6 +63,7 @@ export type WrittenConfig = {
     boolean | { readonly name?: string; readonly port?: number; readonly mirrors?: readonly (string | undefined)[] };
   readonly manifests?: readonly (string | undefined)[];
   readonly mounts?: Readonly<Record<string, readonly (string | WrittenMount | undefined)[]>>;
+  readonly publish?: readonly (string | undefined)[];
 };
 
 type WrittenArguments = Readonly<Record<string, string>>;
@@ -304,6 +305,13 @@ export const CONFIG_SCHEMA = {
         },
       },
       examples: [{ 'deployment/web': ['./src:/app/src:ro', '/app/src/node_modules'] }],
+    },
+    publish: {
+      description:
+        'Ports of 127.0.0.1 that lead to Services, workloads and pods: `PORT:[NAMESPACE/]KIND/NAME:PORT[/udp]`, as `sandbar port add` takes them.',
+      type: 'array',
+      items: { type: 'string' },
+      examples: [['8080:service/web:80', '5353:dns/service/dns:53/udp']],
     },
   },
 } as const satisfies JsonSchema;

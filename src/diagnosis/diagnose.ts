@@ -17,6 +17,7 @@ import {
   type Part,
 } from './parts.ts';
 import { checkPods } from './pods.ts';
+import { checkPublished, type OpenPort } from './published.ts';
 
 /** What `up` would do, as far as that can be told without doing it. */
 export type Foreseen = {
@@ -55,6 +56,7 @@ export type ClusterObservation = {
   };
   readonly node: NodeObservation | undefined;
   readonly mounts: readonly Mount[];
+  readonly published: readonly OpenPort[];
   /** Undefined while the API server does not answer. */
   readonly world: World | undefined;
 };
@@ -93,6 +95,7 @@ export function diagnose(snapshot: Snapshot): readonly Check[] {
     ...(node === undefined ? [] : checkInside(node, machine, clusterName)),
     ...(world === undefined ? [] : checkNode(world.objects.nodes, nodeName(clusterName))),
     ...checkMounts(cluster.mounts),
+    ...checkPublished(cluster.published),
     ...(foreseen === undefined ? [] : checkDrift(foreseen.drift)),
     ...(world === undefined ? [] : [...checkObjects(world.objects, world.nowMs), ...checkPods(world)]),
   ];

@@ -65,6 +65,12 @@ export const ERRORS = {
     meaning: 'A port on 127.0.0.1 that was asked for is taken; the owner is named where it can be known.',
     fix: 'Stop the owner, or set another port under `ports` in `sandbar.yaml`. Without a wish, the next free one is taken.',
   },
+  PORT_UNREACHABLE: {
+    exitCode: 3,
+    meaning:
+      "A published port is open in the network of the Docker engine, which is not this machine's: nothing here can reach it.",
+    fix: 'Docker Desktop has a setting for it (Settings, Resources, Network, Enable host networking). A rootless engine or one on another machine cannot do it: [ports.md](ports.md) says what works there.',
+  },
   SUBNET_IN_USE: {
     exitCode: 3,
     meaning: "The subnet of the cluster's network overlaps with another network.",

@@ -1,11 +1,11 @@
 /** Names and labels of everything that Sandbar creates; a cluster's objects are found by label, never by name pattern. */
 
 /** The parts of a cluster that run as containers of their own. */
-export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'metrics'] as const;
+export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'metrics', 'ports'] as const;
 export type Component = (typeof COMPONENTS)[number];
 
 /** Those that `up` starts beside the rest and does not wait for: a cluster is ready without them. */
-const ASIDE: readonly string[] = ['metrics', 'registry'] satisfies readonly (Component | 'registry')[];
+const ASIDE: readonly string[] = ['metrics', 'ports', 'registry'] satisfies readonly (Component | 'registry')[];
 
 export function isAside(component: string): boolean {
   return ASIDE.includes(component);

@@ -70,6 +70,8 @@ export type Runtime = {
     readonly name: string;
     readonly subnet: string;
     readonly gateway: string;
+    /** Part of the subnet from which the engine chooses addresses by itself; undefined: all of it. */
+    readonly containerSubnet?: string;
     readonly labels: Labels;
   }): Promise<void>;
   removeNetwork(name: string): Promise<void>;
@@ -262,6 +264,8 @@ export type Host = {
   listDirectory(path: string): Promise<readonly DirectoryEntry[] | undefined>;
   /** True when nothing listens on 127.0.0.1:port (or 0.0.0.0:port). */
   isPortFree(port: number): Promise<boolean>;
+  /** Whether somebody has the port on 127.0.0.1; undefined where this machine does not tell of UDP. */
+  isListening(port: number, protocol: 'TCP' | 'UDP'): Promise<boolean | undefined>;
   /** Who listens there, e.g. `nginx (pid 411)`, where it can be known. */
   findPortOwner(port: number): Promise<string | undefined>;
   /** IPv4 subnets that the host routes to, in CIDR notation. */

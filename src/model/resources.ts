@@ -16,6 +16,8 @@ export type NetworkResource = ResourceBase & {
   readonly name: string;
   readonly subnet: string;
   readonly gateway: string;
+  /** What the engine chooses addresses from for containers that ask for none. A network made before keeps its own. */
+  readonly containerSubnet: string;
 };
 
 export type VolumeResource = ResourceBase & {

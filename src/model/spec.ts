@@ -1,5 +1,6 @@
 /** What the user asked for, complete: every default is filled in, every path absolute, every value checked. */
 import type { MountSpec } from './mounts.ts';
+import type { PublishSpec } from './published.ts';
 
 /** A port on 127.0.0.1. `isFixed`: the user named it, so a taken port is an error; else the next free one is used. */
 export type PortWish = { readonly port: number; readonly isFixed: boolean };
@@ -80,6 +81,8 @@ export type ClusterSpec = {
   readonly manifests: readonly FileContent[];
   /** Folders and files of the host that `sandbar.yaml` mounts into workloads. */
   readonly mounts: readonly MountSpec[];
+  /** Ports of this machine that `sandbar.yaml` has lead into the cluster. */
+  readonly publish: readonly PublishSpec[];
   readonly proxy: ProxySettings;
   /** Folder of `sandbar.yaml`, symbolic links resolved; undefined where there is no such file. */
   readonly projectDirectory: string | undefined;

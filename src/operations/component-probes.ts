@@ -28,6 +28,10 @@ export function probesFor(
       return [{ kind: 'http', url: local(80, '/'), acceptedStatuses: [200, 404], timeoutMs }];
     case 'metrics':
       return [{ kind: 'api', path: '/apis/metrics.k8s.io/v1beta1', timeoutMs }];
+    case 'ports': {
+      const own = containerName(clusterName, component);
+      return [{ kind: 'exec', containerName: own, command: ['/sandbar-ports', 'check'], timeoutMs }];
+    }
     case 'object-store':
       return [{ kind: 'http', url: local(9000, '/minio/health/ready'), acceptedStatuses: [200], timeoutMs }];
   }

@@ -8,6 +8,7 @@ import { adminAccess, hostPortOf, readIdentity } from './access.ts';
 import { readKubeconfigEntry } from './kubeconfig.ts';
 import { observeWorld } from './observe-objects.ts';
 import { observeMounts, observeNode, observeParts, type FoundCluster } from './observe-parts.ts';
+import { observePublished } from './port-list.ts';
 import { observeMachine } from './preflight.ts';
 
 export type DoctorRequest = {
@@ -84,17 +85,18 @@ async function observe(request: DoctorRequest, openPorts: () => Promise<Ports>):
 async function observeCluster(found: FoundCluster, ports: Ports, signal: AbortSignal): Promise<ClusterObservation> {
   const { clusterName, containers, identity } = found;
   const apiPort = hostPortOf(containers, 'control-plane', 6443);
-  const [parts, routes, kubeconfig, node, mounts, world] = await Promise.all([
+  const [parts, routes, kubeconfig, node, mounts, published, world] = await Promise.all([
     observeParts(found, ports, signal),
     ports.host.listRoutes(),
     // A file that is no kubeconfig is kubectl's to complain of.
     readKubeconfigEntry(ports.host, contextName(clusterName)).catch(() => undefined),
     observeNode(found, ports),
     observeMounts(found, ports),
+    observePublished(found, ports),
     observeWorld(found, ports),
   ]);
   const wanted = identity === undefined || apiPort === undefined ? undefined : adminAccess(identity, apiPort);
-  return { parts, routes, identity, kubeconfig: { found: kubeconfig, wanted }, node, mounts, world };
+  return { parts, routes, identity, kubeconfig: { found: kubeconfig, wanted }, node, mounts, published, world };
 }
 
 /** Undefined where that takes too long. */

@@ -1,9 +1,10 @@
 /** Workloads as mounts see them: whether they can be given one, how their pods are renewed, and what keeps those. */
 import { findNearest } from '../config/nearest.ts';
 import { SandbarError } from '../model/errors.ts';
-import { formatWorkload, WORKLOAD_KINDS, type WorkloadKind, type WorkloadRef } from '../model/mounts.ts';
+import { formatWorkload, type WorkloadKind, type WorkloadRef } from '../model/mounts.ts';
 import type { Cluster } from '../model/ports.ts';
 import type { KubernetesObject } from '../model/resources.ts';
+import { missingObject } from './missing-object.ts';
 import { isReady } from './mount-pods.ts';
 
 /** A workload that is there. */
@@ -55,7 +56,7 @@ const API_VERSIONS: Readonly<Record<WorkloadKind, string>> = {
 /** The workload of a mount; an error that names what is near where it, its namespace or its container is not there. */
 export async function getWorkload(cluster: Cluster, ref: WorkloadRef): Promise<Workload> {
   const object = await findWorkload(cluster, ref);
-  if (object === undefined) throw await missingWorkload(cluster, ref);
+  if (object === undefined) throw await missingObject(cluster, { ...ref, apiVersion: API_VERSIONS[ref.kind] });
   requireContainer({ ref, object });
   return { ref, object };
 }
@@ -156,39 +157,6 @@ function requireContainer({ ref, object }: Workload): void {
   throw new SandbarError('NOT_FOUND', `${workload} has no container "${container}"`, {
     hint: nearest === undefined ? `it has ${names.join(', ')}` : `did you mean ${workload}/${nearest}?`,
   });
-}
-
-async function missingWorkload(cluster: Cluster, ref: WorkloadRef): Promise<SandbarError> {
-  const { kind, namespace, name } = ref;
-  const [namespaces, workloads] = await Promise.all([
-    cluster.list({ apiVersion: 'v1', kind: 'Namespace' }, {}),
-    cluster.list({ apiVersion: API_VERSIONS[kind], kind }, {}),
-  ]);
-  const namespaceNames = namespaces.map(({ metadata }) => metadata.name);
-  if (!namespaceNames.includes(namespace)) {
-    const nearest = findNearest(namespace, namespaceNames);
-    return new SandbarError('NOT_FOUND', `there is no namespace "${namespace}"`, {
-      hint: nearest === undefined ? `there are ${namespaceNames.join(', ')}` : `did you mean ${nearest}?`,
-    });
-  }
-  return new SandbarError('NOT_FOUND', `there is no ${kind} "${name}" in namespace ${namespace}`, {
-    hint: workloadHint(ref, workloads),
-  });
-}
-
-function workloadHint({ kind, namespace, name }: WorkloadRef, workloads: readonly KubernetesObject[]): string {
-  const word = kind.toLowerCase();
-  const elsewhere = workloads.find(({ metadata }) => metadata.name === name);
-  if (elsewhere !== undefined) return `it is in namespace ${elsewhere.metadata.namespace ?? ''}: name that with -n`;
-  const names = workloads
-    .filter(({ metadata }) => metadata.namespace === namespace)
-    .map(({ metadata }) => metadata.name);
-  const nearest = findNearest(name, names);
-  if (nearest !== undefined) return `did you mean ${word}/${nearest}?`;
-  if (names.length === 0) {
-    return `sandbar kubectl -n ${namespace} get ${WORKLOAD_KINDS[kind][1]} lists none; apply it first`;
-  }
-  return `there ${names.length === 1 ? 'is' : 'are'} ${names.map((one) => `${word}/${one}`).join(', ')}`;
 }
 
 function podSpecOf(kind: WorkloadKind, object: KubernetesObject): PodSpec | undefined {

@@ -4,6 +4,7 @@ import type { Kept } from '../config/keep.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { MOUNT_LABEL } from '../model/mounts.ts';
+import { PORT_LABEL } from '../model/published.ts';
 import { SYSTEM_NAMESPACE, containerName } from '../model/names.ts';
 import type { Cluster, Ports } from '../model/ports.ts';
 import type { KeptKeys } from './datastore.ts';
@@ -11,14 +12,18 @@ import { inPhase } from './phase.ts';
 
 /** Finds out which keys of the datastore are kept; an error where a namespace is not there. */
 export async function describeKept(cluster: Cluster, kept: Kept): Promise<KeptKeys> {
-  const { hasMounts, hasVolumes, namespaces } = kept;
-  const [records] = await Promise.all([
-    cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { labelSelector: MOUNT_LABEL, namespace: SYSTEM_NAMESPACE }),
+  const { hasMounts, hasPorts, hasVolumes, namespaces } = kept;
+  const [configMaps] = await Promise.all([
+    cluster.list({ apiVersion: 'v1', kind: 'ConfigMap' }, { namespace: SYSTEM_NAMESPACE }),
     requireNamespaces(cluster, namespaces),
   ]);
-  // Mounts of the file would come back anyway; kept, they stay attached all the time.
-  const keys = records
-    .filter(({ metadata }) => hasMounts || metadata.labels?.[MOUNT_LABEL] === 'file')
+  const isKept = (origin: string | undefined, hasAll: boolean): boolean =>
+    origin !== undefined && (hasAll || origin === 'file');
+  // Mounts and ports of the file would come back anyway; kept, they stay in place all the time.
+  const keys = configMaps
+    .filter(
+      ({ metadata: { labels } }) => isKept(labels?.[MOUNT_LABEL], hasMounts) || isKept(labels?.[PORT_LABEL], hasPorts),
+    )
     .map(({ metadata }) => `/registry/configmaps/${SYSTEM_NAMESPACE}/${metadata.name}`);
   return { keys, namespaces, hasVolumes };
 }

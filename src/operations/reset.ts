@@ -217,6 +217,7 @@ async function confirmLoss({ spec, kept, confirm }: ResetRequest): Promise<void>
     ...(kept.hasVolumes ? [] : ['the data of claims']),
     ...(kept.hasBuckets ? [] : ['every bucket']),
     ...(kept.hasMounts ? [] : ['mounts made by command']),
+    ...(kept.hasPorts ? [] : ['ports published by command']),
   ];
   const stays = [...formatKept(kept), 'images, snapshots, the folders of mounts'];
   const question = `this resets cluster "${spec.name}"\n  goes:  ${goes.join(', ')}\n  stays: ${stays.join(', ')}`;

@@ -27,6 +27,7 @@ import {
   type ClusterState,
 } from './access.ts';
 import { probesFor } from './component-probes.ts';
+import { observePublished, type PortListing } from './port-list.ts';
 import { observeTrust, type StoreTrust } from './trust.ts';
 import { findRegistryOn, hostOf } from './registry.ts';
 
@@ -54,6 +55,8 @@ export type ClusterStatus = {
   readonly objectStoreConsole: string | undefined;
   /** As image names begin with. */
   readonly registry: string | undefined;
+  /** Ports of this machine that lead to Services, workloads and pods. */
+  readonly ports: readonly PortListing[];
 };
 
 export type ClusterListing = {
@@ -79,7 +82,11 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     observeTrust(ports.host),
     findRegistryOn(networkName(clusterName), ports.runtime),
   ]);
-  const components = await askComponents({ clusterName, containers, identity }, ports, signal);
+  const found = { clusterName, containers, identity };
+  const [components, published] = await Promise.all([
+    askComponents(found, ports, signal),
+    observePublished(found, ports),
+  ]);
   const url = (component: string, port: number, scheme = 'http'): string | undefined => {
     const hostPort = hostPortOf(containers, component, port);
     return hostPort === undefined ? undefined : `${scheme}://127.0.0.1:${String(hostPort)}`;
@@ -97,6 +104,7 @@ export async function status(clusterName: string, ports: Ports, signal: AbortSig
     objectStore: url('object-store', 9000),
     objectStoreConsole: url('object-store', 9001),
     registry: registry && hostOf(registry),
+    ports: published,
   };
 }
 

@@ -39,6 +39,7 @@ import { preflight } from './preflight.ts';
 import { tellRegistry, writeRegistryHosts } from './registry.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
+import { planPorts, warnOfClosed } from './up-ports.ts';
 import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
 
 /** Docker steps at a time. */
@@ -262,7 +263,9 @@ async function bringUp(
   const { mounts } = ground.value;
   // New pods need all of the cluster.
   await applyOrThrow(mounts.rolls, targets, dependencies, request.signal);
-  await warnOfMissing(mounts.commanded, { ...targets, ...targets.waitPorts, emit: dependencies.emit });
+  const { emit } = dependencies;
+  await warnOfMissing(mounts.commanded, { ...targets, ...targets.waitPorts, emit });
+  await warnOfClosed(built.context.spec.publish, { ...targets, ...targets.waitPorts, emit });
   return ground.value;
 }
 
@@ -326,8 +329,14 @@ async function planInside(
     target.kind === 'workload' ? [target.workload.namespace] : [],
   );
   for (const namespace of new Set(namespaces)) await requireHostPaths(cluster, namespace);
-  const observed: ObservedState = new Map([...observedObjects, ...observedBuckets, ...mounts.observed]);
-  const steps = plan(withMounts(inside, mounts), observed);
+  const ports = planPorts(context.spec.publish, maps);
+  const observed: ObservedState = new Map([
+    ...observedObjects,
+    ...observedBuckets,
+    ...mounts.observed,
+    ...ports.observed,
+  ]);
+  const steps = plan([...withMounts(inside, mounts), ...ports.resources], observed);
   const changesHosts = steps.some((step) => step.verb === 'update' && isRegistryHosts(step.resource));
   const oldHosts = readRegistryHosts(maps.find((object) => isRegistryHosts({ id: objectIdOf(object) })));
   return { steps, mounts, ...(changesHosts ? { oldHosts } : {}) };
@@ -345,7 +354,8 @@ async function planWithoutApi({ context, observed: docker }: Built, host: Host):
   const mounts = await planMounts(context, { docker, api: undefined }, host);
   const isFresh = !docker.has('volume/datastore');
   const foreseen = mounts.resources.filter((resource) => isFresh || resource.kind === 'container');
-  return { steps: plan(foreseen, mounts.observed), mounts };
+  const ports = isFresh ? planPorts(context.spec.publish, []).resources : [];
+  return { steps: plan([...foreseen, ...ports], mounts.observed), mounts };
 }
 
 /** From now on this is what the cluster was made from, however the rest of this run ends. */

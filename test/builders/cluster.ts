@@ -46,6 +46,7 @@ export const SPEC: ClusterSpec = {
   registry: undefined,
   manifests: [],
   mounts: [],
+  publish: [],
   proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
   projectDirectory: undefined,
 };
@@ -86,6 +87,7 @@ export function contextWith(spec: Partial<ClusterSpec> = {}): ComponentContext {
       ingress: 'sandbar/ingress:1',
       'object-store': 'sandbar/object-store:1',
       metrics: 'sandbar/metrics:1',
+      ports: 'sandbar/ports:1',
       mount: 'sandbar/mount:1',
       registry: 'sandbar/registry:1',
     },

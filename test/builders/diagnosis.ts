@@ -172,7 +172,9 @@ export function snapshotWith(cluster: Partial<ClusterObservation> = {}, changes:
       networks: { subnet: '172.30.0.0/24', inside: ['10.244.0.0/16', '10.96.0.0/16'] },
     },
     cluster: {
-      parts: ['control-plane', 'agent', 'dns', 'ingress', 'object-store'].map((component) => partWith({ component })),
+      parts: ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'ports'].map((component) =>
+        partWith({ component }),
+      ),
       routes: ['192.168.1.0/24', '172.30.0.0/24'],
       identity,
       kubeconfig: { found: wanted, wanted },
@@ -183,6 +185,7 @@ export function snapshotWith(cluster: Partial<ClusterObservation> = {}, changes:
         resolves: { cluster: true, engine: true },
       },
       mounts: [],
+      published: [],
       world: worldOf({}),
       ...cluster,
     },

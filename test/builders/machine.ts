@@ -24,6 +24,7 @@ const IMAGE_REFS = {
   ingress: 'sandbar/ingress:1',
   'object-store': 'sandbar/object-store:1',
   metrics: 'sandbar/metrics:1',
+  ports: 'sandbar/ports:1',
   mount: 'sandbar/mount:1',
   registry: 'sandbar/registry:1',
 };
@@ -52,6 +53,7 @@ export class Machine {
     for (const ref of Object.values(IMAGE_REFS)) this.runtime.images.set(ref, {});
     this.runtime.programs.set('sandbar-agent', () => ({ stdout: '10.96.0.1\n' }));
     this.runtime.programs.set('tar', () => ({}));
+    this.runtime.programs.set('/sandbar-ports', () => ({}));
     this.cluster.answers.set('/api/v1/namespaces/default/serviceaccounts/default', { status: 200, body: '{}' });
     this.cluster.answers.set('/api/v1/nodes/sandbar-dev', { status: 200, body: READY });
     this.cluster.answers.set('/api/v1/nodes/sandbar-dev/proxy/healthz', { status: 200, body: 'ok' });

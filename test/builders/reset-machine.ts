@@ -92,7 +92,14 @@ export class ResetMachine extends Machine {
   reset(
     wish: Partial<Pick<ResetRequest, 'isHard' | 'confirm' | 'signal'>> & { readonly kept?: Partial<Kept> } = {},
   ): Promise<ResetResult> {
-    const kept = { hasVolumes: false, hasBuckets: false, hasMounts: false, namespaces: [], ...wish.kept };
+    const kept = {
+      hasVolumes: false,
+      hasBuckets: false,
+      hasMounts: false,
+      hasPorts: false,
+      namespaces: [],
+      ...wish.kept,
+    };
     const agreed = { confirm: () => Promise.resolve(true), signal: new AbortController().signal };
     return reset(
       { spec: SPEC, isHard: false, timeoutMs: undefined, converge: () => this.converge(), ...agreed, ...wish, kept },

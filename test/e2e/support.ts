@@ -22,7 +22,7 @@ const ARTIFACTS = join(ROOT, '.sandbar', 'artifacts');
 /** Programs that Sandbar downloads or builds are the same for every test, and for the user. */
 const CACHE_HOME = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
 
-export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'metrics'] as const;
+export const COMPONENTS = ['control-plane', 'agent', 'dns', 'ingress', 'object-store', 'metrics', 'ports'] as const;
 export type ComponentName = (typeof COMPONENTS)[number];
 
 /** `exitCode` is -1 when a signal ended the program. */

@@ -133,6 +133,11 @@ export class FakeHost implements Host {
     return Promise.resolve(!this.listeners.has(port));
   }
 
+  /** Of both protocols, as `listeners` has them. */
+  isListening(port: number): Promise<boolean> {
+    return Promise.resolve(this.listeners.has(port));
+  }
+
   findPortOwner(port: number): Promise<string | undefined> {
     return Promise.resolve(this.listeners.get(port));
   }

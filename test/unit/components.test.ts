@@ -25,6 +25,7 @@ describe('components', () => {
       ['ingress', ['NET_BIND_SERVICE', 'NET_ADMIN']],
       ['object-store', []],
       ['metrics', []],
+      ['ports', ['NET_BIND_SERVICE']],
     ]);
   });
 
@@ -49,7 +50,7 @@ describe('components', () => {
       objectStore: { isEnabled: false, region: 'us-east-1', buckets: [] },
       metrics: { isEnabled: false },
     });
-    expect(containersOf(docker).map(({ owner }) => owner)).toEqual(['control-plane', 'agent', 'dns']);
+    expect(containersOf(docker).map(({ owner }) => owner)).toEqual(['control-plane', 'agent', 'dns', 'ports']);
     expect(inside.map(({ id }) => id).filter((id) => /IngressClass|object-store|\/s3|metrics/.test(id))).toEqual([]);
   });
 

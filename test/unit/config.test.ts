@@ -68,6 +68,7 @@ describe('the configuration', () => {
       registry: { name: 'sandbar-registry', port: { port: 5001, isFixed: false }, mirrors: [] },
       manifests: [],
       mounts: [],
+      publish: [],
       proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
       projectDirectory: undefined,
     });

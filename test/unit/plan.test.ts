@@ -20,6 +20,7 @@ describe('plan', () => {
         'create volume/kubelet (missing)',
         'create volume/claims (missing)',
         'create volume/mounts (missing)',
+        'create volume/ports (missing)',
         'create volume/object-store (missing)',
         'create container/control-plane (missing)',
         'create container/agent (missing)',
@@ -27,6 +28,7 @@ describe('plan', () => {
         'create container/ingress (missing)',
         'create container/object-store (missing)',
         'create container/metrics (missing)',
+        'create container/ports (missing)',
       ),
     );
     expect(idsOf(steps).filter((id) => id.startsWith('wait'))).toHaveLength(5);
@@ -58,7 +60,7 @@ describe('plan', () => {
     const last = stepIn(steps, 'resume container/control-plane');
     expect(formatPlan([last!])).toBe('resume container/control-plane (it is paused)');
     expect(last?.dependsOn.toSorted()).toEqual(
-      ['agent', 'dns', 'ingress', 'metrics', 'object-store'].map((component) => `resume container/${component}`),
+      ['agent', 'dns', 'ingress', 'metrics', 'object-store', 'ports'].map((component) => `resume container/${component}`),
     );
     expect(stepIn(steps, 'wait container/dns')?.dependsOn).toContain('resume container/dns');
   });
@@ -91,8 +93,8 @@ describe('plan', () => {
   it('replaces every container when the network is another one', () => {
     const network = getResource(docker, 'network');
     const steps = plan(docker, withResource(observedFrom(docker), network, { fingerprint: { subnet: 'other' } }));
-    expect(idsOf(steps).filter((id) => id.startsWith('remove container'))).toHaveLength(6);
-    expect(stepIn(steps, 'remove network')?.dependsOn).toHaveLength(6);
+    expect(idsOf(steps).filter((id) => id.startsWith('remove container'))).toHaveLength(7);
+    expect(stepIn(steps, 'remove network')?.dependsOn).toHaveLength(7);
     expect(stepIn(steps, 'create container/dns')?.dependsOn).toContain('create network');
   });
 

@@ -24,15 +24,16 @@ describe('what is kept', () => {
       hasVolumes: true,
       hasBuckets: false,
       hasMounts: true,
+      hasPorts: false,
       namespaces: ['shop'],
     });
   });
 
   it.each([
-    ['volume', 'did you mean volumes? there are volumes, buckets, mounts, namespace/NAME'],
-    ['namespce/shop', 'did you mean namespace/shop? there are volumes, buckets, mounts, namespace/NAME'],
-    ['namespace/', 'did you mean namespace/? there are volumes, buckets, mounts, namespace/NAME'],
-    ['all', 'there are volumes, buckets, mounts, namespace/NAME'],
+    ['volume', 'did you mean volumes? there are volumes, buckets, mounts, ports, namespace/NAME'],
+    ['namespce/shop', 'did you mean namespace/shop? there are volumes, buckets, mounts, ports, namespace/NAME'],
+    ['namespace/', 'did you mean namespace/? there are volumes, buckets, mounts, ports, namespace/NAME'],
+    ['all', 'there are volumes, buckets, mounts, ports, namespace/NAME'],
   ])('is not "%s"', (word, hint) => {
     expect(() => parseKept([word])).toThrow(expect.objectContaining({ code: 'USAGE', hint }) as Error);
   });

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"sandbar.dev/lib/mounts"
+	"sandbar.dev/lib/packets"
 )
 
 // giver is the connection to a mount container.
@@ -25,24 +26,8 @@ func (s *Service) meet(directory string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return nil, err
 	}
-	// Made under another name: who waits for the socket tries as soon as it appears, and must find it listening.
-	path := filepath.Join(directory, mounts.SocketName)
-	made := path + ".new"
-	if err := os.Remove(made); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	listener, err := net.ListenUnix(mounts.Network, &net.UnixAddr{Name: made, Net: mounts.Network})
+	listener, err := packets.Listen(filepath.Join(directory, mounts.SocketName))
 	if err != nil {
-		return nil, err
-	}
-	listener.SetUnlinkOnClose(false)
-	// Only mount containers share the folder; they run as root.
-	if err := os.Chmod(made, 0o600); err != nil {
-		listener.Close()
-		return nil, err
-	}
-	if err := os.Rename(made, path); err != nil {
-		listener.Close()
 		return nil, err
 	}
 	go func() {

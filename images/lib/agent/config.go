@@ -34,6 +34,8 @@ type Config struct {
 	ClusterDNS    string `json:"clusterDNS"`
 	ServiceSubnet string `json:"serviceSubnet"`
 	PodSubnet     string `json:"podSubnet"`
+	// Part of the Docker network's subnet that no container has an address of.
+	LoadBalancerSubnet string `json:"loadBalancerSubnet"`
 
 	FeatureGates         map[string]bool   `json:"featureGates"`
 	KubeletArguments     map[string]string `json:"kubeletArguments"`

@@ -8,6 +8,8 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"sandbar.dev/lib/packets"
 )
 
 // ControlSocket is where the component that places mounts answers commands inside of the agent.
@@ -120,7 +122,7 @@ func readResponse(connection *net.UnixConn) (Response, error) {
 	for {
 		n, oobn, _, _, err := connection.ReadMsgUnix(buffer, rights)
 		content = append(content, buffer[:n]...)
-		received, rightsErr := parseAllRights(rights[:oobn])
+		received, rightsErr := packets.ParseRights(rights[:oobn])
 		descriptors = append(descriptors, received...)
 		if rightsErr != nil {
 			return Response{}, rightsErr

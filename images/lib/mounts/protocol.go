@@ -7,13 +7,11 @@
 package mounts
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"sandbar.dev/lib/packets"
 )
 
 const (
@@ -21,8 +19,6 @@ const (
 	MeetingDirectory = "/run/sandbar/mounts"
 	// SocketName is the agent's socket in MeetingDirectory.
 	SocketName = "agent.sock"
-	// Network is the kind of that socket: packets, in order, on a connection whose end is noticed.
-	Network = "unixpacket"
 
 	// Below what the kernel takes in one packet by default (net.core.wmem_default), which is some 1,500 mounts.
 	longestPacket = 160 << 10
@@ -94,23 +90,18 @@ func SendHandover(connection *net.UnixConn, handover Handover) error {
 	if err != nil {
 		return err
 	}
-	var rights []byte
-	if handover.Descriptor >= 0 {
-		rights = unix.UnixRights(handover.Descriptor)
-	}
-	_, _, err = connection.WriteMsgUnix(packet, rights, nil)
-	return err
+	return packets.Send(connection, packet, handover.Descriptor)
 }
 
 // ReceiveHandover reads the next handover.
 func ReceiveHandover(connection *net.UnixConn) (Handover, error) {
-	packet, descriptor, err := receive(connection)
+	packet, descriptor, err := packets.Receive(connection)
 	if err != nil {
 		return Handover{}, err
 	}
 	fields := decode(packet)
 	if len(fields) != 3 {
-		closeDescriptor(descriptor)
+		packets.Close(descriptor)
 		return Handover{}, fmt.Errorf("a handover has 3 fields, not %d", len(fields))
 	}
 	return Handover{ID: fields[0], State: State(fields[1]), Detail: fields[2], Descriptor: descriptor}, nil
@@ -118,100 +109,19 @@ func ReceiveHandover(connection *net.UnixConn) (Handover, error) {
 
 // Receive reads the next packet, and its fields.
 func Receive(connection *net.UnixConn) ([]string, error) {
-	packet, descriptor, err := receive(connection)
-	closeDescriptor(descriptor)
+	packet, descriptor, err := packets.Receive(connection)
+	packets.Close(descriptor)
 	return decode(packet), err
 }
 
 // ReceiveWanted reads the agent's next message.
 func ReceiveWanted(connection *net.UnixConn) ([]Wanted, error) {
-	packet, descriptor, err := receive(connection)
-	closeDescriptor(descriptor)
+	packet, descriptor, err := packets.Receive(connection)
+	packets.Close(descriptor)
 	if err != nil {
 		return nil, err
 	}
 	return DecodeWanted(packet)
-}
-
-func receive(connection *net.UnixConn) (packet []byte, descriptor int, err error) {
-	// Asked for its length first, so that a mount container at rest holds no large buffer.
-	length, err := nextLength(connection)
-	if err != nil {
-		return nil, -1, err
-	}
-	packet = make([]byte, length)
-	rights := make([]byte, unix.CmsgSpace(4))
-	n, oobn, flags, _, err := connection.ReadMsgUnix(packet, rights)
-	if err != nil {
-		return nil, -1, err
-	}
-	descriptor, err = parseRights(rights[:oobn])
-	if err != nil {
-		return nil, -1, err
-	}
-	if n == 0 {
-		closeDescriptor(descriptor)
-		return nil, -1, io.EOF
-	}
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		closeDescriptor(descriptor)
-		return nil, -1, errors.New("a packet was cut off")
-	}
-	return packet[:n], descriptor, nil
-}
-
-func nextLength(connection *net.UnixConn) (int, error) {
-	raw, err := connection.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var length int
-	var peekErr error
-	err = raw.Read(func(fd uintptr) bool {
-		length, _, peekErr = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC)
-		return peekErr != unix.EAGAIN
-	})
-	if err != nil {
-		return 0, err
-	}
-	return length, peekErr
-}
-
-// parseRights returns the descriptor of a message, or -1 where there is none.
-func parseRights(rights []byte) (int, error) {
-	descriptors, err := parseAllRights(rights)
-	if err != nil || len(descriptors) == 0 {
-		return -1, err
-	}
-	for _, unexpected := range descriptors[1:] {
-		unix.Close(unexpected)
-	}
-	return descriptors[0], nil
-}
-
-func parseAllRights(rights []byte) ([]int, error) {
-	messages, err := unix.ParseSocketControlMessage(rights)
-	if err != nil {
-		return nil, fmt.Errorf("unreadable control message: %w", err)
-	}
-	var all []int
-	for _, message := range messages {
-		descriptors, err := unix.ParseUnixRights(&message)
-		if err != nil {
-			return all, fmt.Errorf("unreadable descriptors: %w", err)
-		}
-		all = append(all, descriptors...)
-	}
-	for _, descriptor := range all {
-		unix.CloseOnExec(descriptor)
-	}
-	return all, nil
-}
-
-func closeDescriptor(descriptor int) {
-	if descriptor >= 0 {
-		unix.Close(descriptor)
-	}
 }
 
 func encode(fields ...string) ([]byte, error) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandbar.dev/lib/packets"
 )
 
 func TestWantedPathsComeThroughAsTheyAre(t *testing.T) {
@@ -67,13 +69,13 @@ func TestADescriptorTravelsWithItsHandover(t *testing.T) {
 
 func connect(t *testing.T) (server, client *net.UnixConn) {
 	t.Helper()
-	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: Network}
-	listener, err := net.ListenUnix(Network, address)
+	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: packets.Network}
+	listener, err := net.ListenUnix(packets.Network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	if client, err = net.DialUnix(Network, nil, address); err != nil {
+	if client, err = net.DialUnix(packets.Network, nil, address); err != nil {
 		t.Fatal(err)
 	}
 	if server, err = listener.AcceptUnix(); err != nil {

@@ -3,6 +3,7 @@ import { clusterNameOf } from '../load-spec.ts';
 import { runCommand, type CommandInput } from '../run-command.ts';
 import { paint, type Terminal } from '../terminal.ts';
 import { formatTable } from '../view/table.ts';
+import { formatPlace } from './port.ts';
 
 const NOT_READY = 1;
 
@@ -33,6 +34,7 @@ function formatStatus(result: ClusterStatus, terminal: Terminal): string {
     ['object store', result.objectStore],
     ['its console', result.objectStoreConsole],
     ['registry', result.registry],
+    ...result.ports.map(formatPlace),
   ].filter((place): place is [string, string] => place[1] !== undefined);
   const headline = `cluster ${result.name} is ${describeState(result)}`;
   return [headline, formatTable(rows), '', formatTable(places)].join('\n');

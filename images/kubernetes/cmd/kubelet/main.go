@@ -68,6 +68,7 @@ func run(ctx context.Context) error {
 		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config, clients) },
 		"network policies":   func(ctx context.Context) error { return runPolicies(ctx, config, clients) },
 		"live mounts":        func(ctx context.Context) error { return runMounts(ctx, clients) },
+		"ports":              func(ctx context.Context) error { return runPorts(ctx, config, clients) },
 	})
 }
 
