@@ -50,9 +50,12 @@ export function formatPlan(steps: Plan): string {
     .join('\n');
 }
 
-/** Containers and networks are made anew as they were; the files of mounts are the host's. */
+/** What these own are records of wishes: the files of mounts are the host's. */
+const RECORDED: readonly string[] = ['mounts', 'ports'];
+
+/** Containers and networks are made anew as they were. */
 function holdsData({ kind, owner }: ObservedResource): boolean {
-  return kind !== 'container' && kind !== 'network' && kind !== 'attachment' && owner !== 'mounts';
+  return !['container', 'network', 'attachment'].includes(kind) && !RECORDED.includes(owner);
 }
 
 /** Goes on last, so that what the others have to say after a long pause is there when it looks whether they live. */

@@ -11,13 +11,14 @@ import { measureLife, prepareLife } from './parts/life.ts';
 import { measureLoad } from './parts/load.ts';
 import { measureMounts, prepareMounts } from './parts/mounts.ts';
 import { measurePods, preparePods } from './parts/pods.ts';
+import { measurePorts, preparePorts } from './parts/ports.ts';
 import { measurePower, preparePower } from './parts/power.ts';
 import { measureReset, prepareReset } from './parts/reset.ts';
 import { measureRest } from './parts/rest.ts';
 import { endTraffic, measureTraffic, prepareTraffic } from './parts/traffic.ts';
 import { Subject } from './subject.ts';
 
-const PARTS = ['up', 'pods', 'load', 'mounts', 'traffic', 'reset', 'power', 'rest', 'build'] as const;
+const PARTS = ['up', 'pods', 'load', 'mounts', 'ports', 'traffic', 'reset', 'power', 'rest', 'build'] as const;
 type Part = (typeof PARTS)[number];
 
 const USAGE = `npm run bench -- [options]
@@ -109,6 +110,10 @@ async function measureAll(subject: Subject, options: Options, signal: AbortSigna
     await prepareTraffic(subject);
     await repeat('traffic', () => measureTraffic(subject, measurements));
     await endTraffic(subject);
+  }
+  if (parts.includes('ports')) {
+    await preparePorts(subject);
+    await repeat('ports', () => measurePorts(subject, measurements));
   }
   if (parts.includes('reset')) {
     await prepareReset(subject);

@@ -52,6 +52,8 @@ const MEASURES: readonly Measure[] = [
   { id: 'checkout-pod', title: '… the same, every event seen in a pod', unit: 's' },
   { id: 'mount-memory', title: "memory of a mount's container at rest", unit: 'MiB', goal: 2 },
   { id: 'mount-cpu', title: "CPU of a mount's container at rest, over a minute", unit: '% of a core', goal: 0.01 },
+  { id: 'port-add', title: '`port add` until the first answer on the host', unit: 's', goal: 1 },
+  { id: 'load-balancer', title: 'a LoadBalancer Service until the first answer on the host', unit: 's', goal: 1 },
   {
     id: 'reset',
     title: '`reset` of 20 pods, 5 namespaces, 3 CRDs with objects, 5 claims, until a new Deployment is accepted',

@@ -5,6 +5,9 @@ import { canRestartEngine, restartEngine } from '../fixtures/engine-restart.ts';
 import { echoApp, echoScript, ingress, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { createSandbox, eventually } from './support.ts';
 
+/** Below those that the kernel gives to clients. */
+const PUBLISHED = 18_480;
+
 describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => {
   const sandbox = createSandbox('engine');
 
@@ -20,6 +23,7 @@ describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => 
     const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
     await sandbox.mustKubectl(['apply', '-f', '-'], { stdin: list });
     await sandbox.mustKubectl(['rollout', 'status', 'deployment/one', '--timeout=60s']);
+    await sandbox.must(['port', 'add', String(PUBLISHED), 'service/one:http']);
     const [containers, ports] = await Promise.all([sandbox.containerIds(), sandbox.ports()]);
 
     await restartEngine(sandbox.docker);
@@ -27,6 +31,11 @@ describe.skipIf(!canRestartEngine)('a cluster whose engine is restarted', () => 
     await eventually('status is ready', async () => (await sandbox.run(['status'])).exitCode === 0 || undefined);
     await eventually('the app is served again', async () => {
       const url = `http://one.localhost:${String(ports.http)}/`;
+      const { stdout } = await execa('curl', ['--silent', '--fail', url], { reject: false });
+      return stdout.includes('"name":"one"') || undefined;
+    });
+    await eventually('its published port leads to it again', async () => {
+      const url = `http://127.0.0.1:${String(PUBLISHED)}/`;
       const { stdout } = await execa('curl', ['--silent', '--fail', url], { reject: false });
       return stdout.includes('"name":"one"') || undefined;
     });

@@ -421,7 +421,7 @@ const PROGRAMS: Readonly<Record<string, FakeProgram>> = {
 };
 
 /** Those that every engine has. */
-const ENGINE_NETWORKS: readonly string[] = ['none', 'bridge'];
+const ENGINE_NETWORKS: readonly string[] = ['none', 'bridge', 'host'];
 
 function summarize({ id, spec, labels, state, attachments }: FakeContainer): ContainerSummary {
   return {

@@ -55,16 +55,20 @@ describe.skipIf(!isOwnMachine)('a cluster', () => {
     expect(await running()).toEqual(before);
   });
 
-  it.each(COMPONENTS)('is repaired by up after %s was taken off its network', async (component: ComponentName) => {
-    const network = `sandbar-${sandbox.name}`;
-    const takeOff = async (): Promise<void> => {
-      await run('docker', 'network', 'disconnect', '--force', network, sandbox.containerName(component));
-      const status = await sandbox.run(['status']);
-      expect(status.exitCode).toBe(1);
-      expect(status.stdout).toMatch(new RegExp(`✖ ${component}`));
-    };
-    await keeper.recovers(`${component} off its network, then up`, takeOff, () => sandbox.up());
-  });
+  // One is in the host's network, off which nobody can take it.
+  it.each(COMPONENTS.filter((component) => component !== 'ports'))(
+    'is repaired by up after %s was taken off its network',
+    async (component: ComponentName) => {
+      const network = `sandbar-${sandbox.name}`;
+      const takeOff = async (): Promise<void> => {
+        await run('docker', 'network', 'disconnect', '--force', network, sandbox.containerName(component));
+        const status = await sandbox.run(['status']);
+        expect(status.exitCode).toBe(1);
+        expect(status.stdout).toMatch(new RegExp(`✖ ${component}`));
+      };
+      await keeper.recovers(`${component} off its network, then up`, takeOff, () => sandbox.up());
+    },
+  );
 
   it('has its service addresses again with a restart of the agent after the rules of iptables in it were removed', async () => {
     const flush = async (): Promise<void> => {

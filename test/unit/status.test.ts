@@ -62,6 +62,7 @@ describe('status', () => {
       'ingress: the control plane is not running',
       'object-store: the control plane is not running',
       'metrics: the control plane is not running',
+      'ports: the control plane is not running',
     ]);
   });
 
@@ -75,7 +76,7 @@ describe('status', () => {
     await machine.up({ spec });
     const { isReady, components } = await machine.status();
     expect(isReady).toBe(true);
-    expect(components.map(({ component }) => component)).toEqual(['control-plane', 'agent', 'dns']);
+    expect(components.map(({ component }) => component)).toEqual(['control-plane', 'agent', 'dns', 'ports']);
   });
 
   it('tells what a part answers instead of what it should', async () => {

@@ -11,7 +11,7 @@ describe('up', () => {
     const planned = await machine.planned();
     expect(planned).toContain('create network (missing)');
     expect(planned).toContain('create container/control-plane (missing)');
-    expect([...machine.runtime.containers.values()].map(({ state }) => state)).toEqual(Array(6).fill('running'));
+    expect([...machine.runtime.containers.values()].map(({ state }) => state)).toEqual(Array(7).fill('running'));
     expect([...machine.cluster.objects.keys()]).toContain('v1 Service kube-system kube-dns');
     expect((await machine.status()).isReady).toBe(true);
   });
@@ -135,7 +135,7 @@ describe('up', () => {
   it('keeps the data and the identity through down, and brings the cluster back', async () => {
     const machine = new Machine();
     await machine.up();
-    expect((await machine.down()).kept).toHaveLength(7);
+    expect((await machine.down()).kept).toHaveLength(8);
     expect(machine.runtime.containers.size).toBe(0);
     expect(machine.runtime.networks.size).toBe(0);
     const planned = await machine.planned();

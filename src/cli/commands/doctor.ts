@@ -16,7 +16,7 @@ const UNHEALTHY = 1;
 /** Findings are grouped by where they are; the first that matches the start of an id. */
 const GROUPS: readonly (readonly [title: string, ids: readonly string[]])[] = [
   ['this machine', ['machine', 'up', 'clock', 'kubeconfig', 'network']],
-  ['the cluster', ['cluster', 'part', 'certificates', 'node', 'dns', 'mount', 'drift']],
+  ['the cluster', ['cluster', 'part', 'certificates', 'node', 'dns', 'mount', 'port', 'drift']],
   ['objects', ['webhook', 'api-service', 'namespace', 'crd', 'claim', 'workload', 'job']],
   ['pods', ['pod']],
 ];
