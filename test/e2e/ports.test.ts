@@ -247,8 +247,9 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('gets the address that it asks for, or says why not', async () => {
-    const taken = `${(await sandbox.inspect('agent')).NetworkSettings.Networks[`sandbar-${sandbox.name}`]?.Gateway ?? ''}`;
-    const wished = taken.replace(/\.\d+$/, '.200');
+    const { Networks: networks } = (await sandbox.inspect('agent')).NetworkSettings;
+    const gateway = networks[`sandbar-${sandbox.name}`]?.Gateway ?? '';
+    const wished = gateway.replace(/\.\d+$/, '.200');
     const ports = [await freePort(), await freePort()] as const;
     await applyObjects(balancer('wished', { http: ports[0] }, { loadBalancerIP: wished }));
     expect(await addressOf('wished')).toBe(wished);
