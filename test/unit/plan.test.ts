@@ -60,7 +60,9 @@ describe('plan', () => {
     const last = stepIn(steps, 'resume container/control-plane');
     expect(formatPlan([last!])).toBe('resume container/control-plane (it is paused)');
     expect(last?.dependsOn.toSorted()).toEqual(
-      ['agent', 'dns', 'ingress', 'metrics', 'object-store', 'ports'].map((component) => `resume container/${component}`),
+      ['agent', 'dns', 'ingress', 'metrics', 'object-store', 'ports'].map(
+        (component) => `resume container/${component}`,
+      ),
     );
     expect(stepIn(steps, 'wait container/dns')?.dependsOn).toContain('resume container/dns');
   });
