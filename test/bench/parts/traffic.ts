@@ -73,9 +73,11 @@ type Place = {
 
 /** Builds the server's image. */
 export async function prepareTraffic(subject: Subject): Promise<void> {
-  const { stdout } = await subject.sandbar('image', 'ls', '-o', 'json');
-  const images = JSON.parse(stdout) as { name: string; ref: string }[];
-  const buildArguments = { BUILDER: images.find(({ name }) => name === 'builder')?.ref ?? '' };
+  // The newest: it was made when the cluster's images were built here.
+  const builders = await subject.docker.listImages({ filters: { reference: ['*/sandbar/builder'] } });
+  const [builder] = builders.toSorted((a, b) => b.Created - a.Created);
+  if (builder === undefined) throw new Error('there is no image sandbar/builder: it is there once images were built here');
+  const buildArguments = { BUILDER: builder.RepoTags?.[0] ?? builder.Id };
   await buildImage(subject.docker, IMAGE, {
     files: [
       { path: 'Dockerfile', content: DOCKERFILE },
