@@ -139,7 +139,13 @@ async function make(resource: Resource, targets: StepTargets): Promise<void> {
       await runtime.startContainer(await runtime.createContainer(resource.container, resource.files, labels));
       break;
     case 'attachment':
-      await runtime.connectNetwork(resource.networkName, resource.containerName, resource.address);
+      try {
+        await runtime.connectNetwork(resource.networkName, resource.containerName, resource.address);
+      } catch (error) {
+        // Another cluster that was removed meanwhile needs the container no more.
+        const networks = await runtime.listNetworks();
+        if (networks.some(({ name }) => name === resource.networkName)) throw error;
+      }
       break;
     case 'object':
       await cluster.apply(resource.object);

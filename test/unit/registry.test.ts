@@ -80,6 +80,23 @@ describe('the registry', () => {
     expect([...(addresses?.keys() ?? [])].sort()).toEqual(['sandbar-dev', 'sandbar-two']);
   });
 
+  it('leaves another cluster alone that is removed while it is made anew', async () => {
+    const { machine } = openMachine();
+    const { runtime } = machine;
+    await machine.up({ spec: two });
+    await machine.up({ spec: wish() });
+    await runtime.stopContainer('sandbar-registry');
+    const registry = runtime.containers.get('sandbar-registry');
+    if (registry !== undefined) registry.state = 'created';
+    const connect = runtime.connectNetwork.bind(runtime);
+    runtime.connectNetwork = (network, ref, address) => {
+      if (network === 'sandbar-two') runtime.networks.delete(network);
+      return connect(network, ref, address);
+    };
+    await machine.up({ spec: wish() });
+    expect([...(runtime.containers.get('sandbar-registry')?.attachments.keys() ?? [])]).toEqual(['sandbar-dev']);
+  });
+
   it('is made anew where a network that it was on is gone, as an engine would not start it', async () => {
     const { machine } = openMachine();
     await machine.up({ spec: two });
