@@ -43,7 +43,9 @@ function parseArguments(args) {
 }
 
 function provideEngineAndImages() {
-  const { status } = spawnSync(process.execPath, [join(root, 'bin', 'quickstart.js'), '--prepare'], {
+  // The images of the conformance suite come after all others.
+  const script = tiers.includes('e2e') ? 'conformance.js' : 'quickstart.js';
+  const { status } = spawnSync(process.execPath, [join(root, 'bin', script), '--prepare'], {
     stdio: ['inherit', 2, 'inherit'],
   });
   if (status !== 0) process.exit(status ?? 1);

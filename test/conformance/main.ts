@@ -5,12 +5,13 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { parseArgs } from 'node:util';
+import type Dockerode from 'dockerode';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { COMPONENT_VERSIONS } from '../../src/model/versions.ts';
 import { describeMachine, findCommit } from '../bench/machine.ts';
 import { KNOWN_CAUSES } from './causes.ts';
-import { CLUSTER_CONFIG, provideConformanceImages } from './images.ts';
-import { formatConformance, summarize, unexplained, type RunDescription } from './report.ts';
+import { CLUSTER_CONFIG, provideConformanceImages, type ConformanceImages } from './images.ts';
+import { formatConformance, summarize, unexplained, type SpecResult } from './report.ts';
 import { runSuite } from './suite.ts';
 
 const USAGE = `npm run conformance -- [options]
@@ -44,53 +45,67 @@ export async function main(root: string, args: readonly string[]): Promise<numbe
   try {
     const images = await provideConformanceImages(runtime, { root, onProgress, signal });
     if (options.isPreparation) return 0;
-    const directory = join(root, '.sandbar', 'conformance');
-    await mkdir(directory, { recursive: true });
-    await writeFile(join(directory, 'sandbar.yaml'), CLUSTER_CONFIG);
-    const sandbar = new Sandbar(root, options.clusterName ?? OWN_CLUSTER);
-    try {
-      if (options.clusterName === undefined) await sandbar.run('up');
-      await sandbar.run('image', 'load', ...images.testRefs);
-      const docker = await runtime.client();
-      const startedAt = performance.now();
-      const reports = join(directory, sandbar.clusterName);
-      await rm(reports, { recursive: true, force: true });
-      const results = await runSuite({
-        docker,
-        clusterName: sandbar.clusterName,
-        kubeconfig: await sandbar.run('kubeconfig'),
-        images,
-        focus: options.focus.length === 0 ? [CONFORMANCE] : options.focus,
-        skip: options.skip,
-        processes: options.processes,
-        directory: reports,
-        output: process.stdout,
-        signal,
-      });
-      const run: RunDescription = {
-        date: new Date().toISOString().slice(0, 10),
-        versions: { Kubernetes: COMPONENT_VERSIONS.kubernetes, containerd: COMPONENT_VERSIONS.containerd },
-        commit: findCommit(root),
-        machine: await describeMachine(docker),
-        processes: options.processes,
-        minutes: (performance.now() - startedAt) / 60_000,
-      };
-      const isWhole = options.focus.length === 0 && options.skip.length === 0;
-      const file = isWhole ? join(root, 'docs', 'conformance.md') : join(directory, 'report.md');
-      await writeFile(file, formatConformance(results, KNOWN_CAUSES, run));
-      const open = unexplained(results, KNOWN_CAUSES);
-      for (const { name, outcome, message } of open) log(`✖ ${outcome}: ${name}\n  ${message.split('\n', 1).join('')}`);
-      log(`${open.length === 0 ? '✔' : '✖'} ${summarize(results)}\n  ${file}\n  ${reports}`);
-      return open.length === 0 && results.length > 0 ? 0 : 1;
-    } finally {
-      if (options.clusterName === undefined) await sandbar.run('down', '--volumes', '--yes');
-    }
+    const commit = findCommit(root);
+    const docker = await runtime.client();
+    const { results, minutes, reports } = await runOnCluster({ root, options, images, docker, signal });
+    const page = formatConformance(results, KNOWN_CAUSES, {
+      date: new Date().toISOString().slice(0, 10),
+      versions: { Kubernetes: COMPONENT_VERSIONS.kubernetes, containerd: COMPONENT_VERSIONS.containerd },
+      commit,
+      machine: await describeMachine(docker),
+      processes: options.processes,
+      minutes,
+    });
+    const isWhole = options.focus.length === 0 && options.skip.length === 0;
+    const file = isWhole ? join(root, 'docs', 'conformance.md') : join(reports, 'report.md');
+    await writeFile(file, page);
+    const open = unexplained(results, KNOWN_CAUSES);
+    for (const { name, outcome, message } of open) log(`✖ ${outcome}: ${name}\n  ${message.split('\n', 1).join('')}`);
+    log(`${open.length === 0 ? '✔' : '✖'} ${summarize(results)}\n  ${file}\n  ${reports}`);
+    return open.length === 0 && results.length > 0 ? 0 : 1;
   } catch (error) {
     if (!signal.aborted) throw error;
     log('✖ interrupted');
     return 130;
   } finally {
     await runtime.close();
+  }
+}
+
+/** Runs the suite on a cluster of its own, which is removed afterwards, or on the one that was named. */
+async function runOnCluster(work: {
+  readonly root: string;
+  readonly options: Options;
+  readonly images: ConformanceImages;
+  readonly docker: Dockerode;
+  readonly signal: AbortSignal;
+}): Promise<{ readonly results: readonly SpecResult[]; readonly minutes: number; readonly reports: string }> {
+  const { root, options, images, docker, signal } = work;
+  const directory = join(root, '.sandbar', 'conformance');
+  const sandbar = new Sandbar(root, options.clusterName ?? OWN_CLUSTER);
+  const reports = join(directory, sandbar.clusterName);
+  await rm(reports, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(directory, 'sandbar.yaml'), CLUSTER_CONFIG);
+  try {
+    if (options.clusterName === undefined) await sandbar.run('up');
+    await sandbar.run('image', 'load', ...images.testRefs);
+    const startedAt = performance.now();
+    const results = await runSuite({
+      docker,
+      clusterName: sandbar.clusterName,
+      kubeconfig: await sandbar.run('kubeconfig'),
+      images,
+      focus: options.focus.length === 0 ? [CONFORMANCE] : options.focus,
+      skip: options.skip,
+      processes: options.processes,
+      directory: reports,
+      output: process.stdout,
+      signal,
+    });
+    return { results, minutes: (performance.now() - startedAt) / 60_000, reports };
+  } finally {
+    if (options.clusterName === undefined) await sandbar.run('down', '--volumes', '--yes');
   }
 }
 
@@ -107,7 +122,7 @@ function parseOptions(args: readonly string[]): Options | undefined {
         help: { type: 'boolean', default: false },
       },
     });
-    if (values.help) throw new Error('options');
+    if (values.help) throw new Error("runs upstream's conformance suite");
     if (!/^[1-9]\d?$/.test(values.procs)) throw new Error(`--procs ${values.procs}: a number from 1 to 99`);
     return {
       focus: values.focus,
