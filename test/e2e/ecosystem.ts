@@ -42,6 +42,6 @@ export async function ask(url: string): Promise<string> {
   return (await execa('curl', ['--silent', '--max-time', '5', url], { reject: false })).stdout;
 }
 
-export async function untilAnswered(url: string, text: string): Promise<void> {
-  await eventually(`${url} answers ${text}`, async () => ((await ask(url)) === text ? true : undefined));
+export async function untilAnswered(url: string, text: string, options: { timeoutMs?: number } = {}): Promise<void> {
+  await eventually(`${url} answers ${text}`, async () => ((await ask(url)) === text ? true : undefined), options);
 }
