@@ -81,9 +81,9 @@ export function parseIdentity(text: string): Identity | undefined {
 /** True when an identity has every certificate, and they hold for these addresses and names. */
 export function isIdentityFor(identity: Identity, request: IdentityRequest): boolean {
   const certificates: Partial<Identity['certificates']> = identity.certificates;
-  const encryptionKey: string | undefined = identity.encryptionKey;
+  const parts: Partial<Identity> = identity;
   return (
-    encryptionKey !== undefined &&
+    parts.encryptionKey !== undefined &&
     CERTIFICATES.every((name) => certificates[name] !== undefined) &&
     (Object.keys(request) as (keyof IdentityRequest)[]).every((key) => identity.request[key] === request[key])
   );

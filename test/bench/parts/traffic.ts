@@ -76,7 +76,8 @@ export async function prepareTraffic(subject: Subject): Promise<void> {
   // The newest: it was made when the cluster's images were built here.
   const builders = await subject.docker.listImages({ filters: { reference: ['*/sandbar/builder'] } });
   const [builder] = builders.toSorted((a, b) => b.Created - a.Created);
-  if (builder === undefined) throw new Error('there is no image sandbar/builder: it is there once images were built here');
+  if (builder === undefined)
+    throw new Error('there is no image sandbar/builder: it is there once images were built here');
   const buildArguments = { BUILDER: builder.RepoTags?.[0] ?? builder.Id };
   await buildImage(subject.docker, IMAGE, {
     files: [
