@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `npm test`: the quickstart's preparation, then every tier of tests. `npm test -- unit e2e` runs only these tiers;
- * what follows a further `--` goes to vitest. The tiers `faults` (`npm run faults`) and `ecosystem` take long, and run when
+ * what follows a further `--` goes to vitest. The tiers `faults` (`npm run faults`), `ecosystem` and `versions` take long, and run when
  * they are named.
  */
 import { spawnSync } from 'node:child_process';
@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path';
 import { prepare, root } from './prepare.js';
 
 const USUAL_TIERS = ['unit', 'contract', 'integration', 'e2e'];
-const TIERS = [...USUAL_TIERS, 'ecosystem', 'faults'];
+const TIERS = [...USUAL_TIERS, 'ecosystem', 'faults', 'versions'];
 /** Begins a command whose processes, mounts and network nobody else sees; all of it ends with the command. */
 const OWN_MACHINE = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
 const ARTIFACTS = join(root, '.sandbar', 'artifacts');

@@ -31,6 +31,7 @@ export default defineConfig({
       {
         test: { name: 'ecosystem', include: ['test/ecosystem/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS },
       },
+      { test: { name: 'versions', include: ['test/versions/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onEngine, testTimeout: 15 * MINUTE_MS } },
     ],
   },

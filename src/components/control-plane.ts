@@ -7,6 +7,7 @@ import { jsonFile, textFile } from './files.ts';
 import { GATEWAY_CLASS } from './ingress.ts';
 import { hardeningArguments, hardeningFiles } from './hardening.ts';
 import { metricsRegistration } from './metrics.ts';
+import { BETA_POLICIES, hasBetaPolicies } from './mounts.ts';
 
 /** etcd, API server, controller manager and scheduler in one process; `objects` are there before it says it is ready. */
 export function controlPlane(
@@ -83,6 +84,8 @@ function auditVolume(clusterName: string): VolumeResource {
 function controlPlaneFiles(context: ComponentContext, objects: readonly KubernetesObject[]): readonly ContainerFile[] {
   const { spec, identity } = context;
   const { kubernetes, network } = spec;
+  const own: Readonly<Record<string, string | undefined>> = kubernetes.apiServerArguments;
+  const isBeta = hasBetaPolicies(kubernetes.version);
   const pairs = {
     ca: identity.ca,
     apiserver: identity.certificates.apiserver,
@@ -97,8 +100,14 @@ function controlPlaneFiles(context: ComponentContext, objects: readonly Kubernet
       serviceSubnet: network.serviceSubnet,
       podSubnet: network.podSubnet,
       routes: clusterRoutes(context),
-      featureGates: kubernetes.featureGates,
-      apiServerArguments: { ...hardeningArguments(context), ...kubernetes.apiServerArguments },
+      featureGates: { ...(isBeta ? { MutatingAdmissionPolicy: true } : {}), ...kubernetes.featureGates },
+      apiServerArguments: {
+        ...hardeningArguments(context),
+        ...kubernetes.apiServerArguments,
+        ...(isBeta
+          ? { 'runtime-config': [own['runtime-config'], `${BETA_POLICIES}=true`].filter(Boolean).join(',') }
+          : {}),
+      },
       controllerManagerArguments: kubernetes.controllerManagerArguments,
       schedulerArguments: kubernetes.schedulerArguments,
       gatewayClass: spec.gatewayApi.isEnabled ? GATEWAY_CLASS : null,

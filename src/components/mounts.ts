@@ -10,6 +10,7 @@ import {
 import { SYSTEM_NAMESPACE, containerName, volumeName } from '../model/names.ts';
 import type { ContainerResource, KubernetesObject, VolumeResource } from '../model/resources.ts';
 import type { ClusterSpec } from '../model/spec.ts';
+import type { KubernetesMinor } from '../model/versions.ts';
 import { jsonFile } from './files.ts';
 
 /** Where the agent and the containers of mounts meet. */
@@ -94,8 +95,17 @@ export function admittedPod({ namespace, kind, name, container = 'main' }: Workl
 }
 
 /** What every cluster has for mounts: the admission, and the agent's right to read the records. */
-export function mountObjects(): readonly KubernetesObject[] {
-  return [...mountAdmission(), ...recordReader()];
+export function mountObjects(kubernetes: KubernetesMinor): readonly KubernetesObject[] {
+  const apiVersion = hasBetaPolicies(kubernetes) ? BETA_POLICIES : POLICIES;
+  return [...mountAdmission().map((object) => ({ ...object, apiVersion })), ...recordReader()];
+}
+
+const POLICIES = 'admissionregistration.k8s.io/v1';
+export const BETA_POLICIES = 'admissionregistration.k8s.io/v1beta1';
+
+/** Before 1.36, mutating admission policies were a beta that has to be switched on. */
+export function hasBetaPolicies(kubernetes: KubernetesMinor): boolean {
+  return kubernetes === '1.35';
 }
 
 /**
@@ -105,7 +115,7 @@ export function mountObjects(): readonly KubernetesObject[] {
 export function mountAdmission(): readonly KubernetesObject[] {
   return [
     {
-      apiVersion: 'admissionregistration.k8s.io/v1',
+      apiVersion: POLICIES,
       kind: 'MutatingAdmissionPolicy',
       metadata: { name: POLICY_NAME },
       spec: {
@@ -135,7 +145,7 @@ export function mountAdmission(): readonly KubernetesObject[] {
       },
     },
     {
-      apiVersion: 'admissionregistration.k8s.io/v1',
+      apiVersion: POLICIES,
       kind: 'MutatingAdmissionPolicyBinding',
       metadata: { name: POLICY_NAME },
       spec: {

@@ -49,7 +49,7 @@ export function builtInObjects(context: ComponentContext): readonly KubernetesOb
       ...VOLUME_PROVISIONER_RULES,
       ...(spec.networkPolicy.isEnabled ? NETWORK_POLICY_RULES : []),
     ]),
-    ...mountObjects(),
+    ...mountObjects(spec.kubernetes.version),
     ...portObjects(),
     {
       apiVersion: 'storage.k8s.io/v1',

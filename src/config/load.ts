@@ -4,6 +4,7 @@ import type { Diagnostic } from '../model/errors.ts';
 import { clusterNameProblem, DEFAULT_CLUSTER_NAME, suggestClusterName } from '../model/names.ts';
 import type { Host } from '../model/ports.ts';
 import type { ClusterSpec, FileContent, PortWish, RegistrySpec } from '../model/spec.ts';
+import { DEFAULT_KUBERNETES, findKubernetes } from '../model/versions.ts';
 import { findEnvironmentCertificates } from './certificates.ts';
 import type { ConfigDocument } from './document.ts';
 import { readVariable } from './environment.ts';
@@ -298,6 +299,7 @@ function settingsOf(
   return {
     name: config.name ?? DEFAULTS.name,
     kubernetes: {
+      version: findKubernetes(String(kubernetes?.version ?? DEFAULT_KUBERNETES)) ?? DEFAULT_KUBERNETES,
       isEncrypted: kubernetes?.encryptionAtRest ?? false,
       admission: {
         enabled: (kubernetes?.admissionPlugins?.enable ?? []).filter((name) => name !== undefined),

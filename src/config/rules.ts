@@ -3,6 +3,7 @@ import { formatCidr, overlaps, parseCidr, type Cidr } from '../model/cidr.ts';
 import { clusterNameProblem, HOST_HOSTNAME, suggestClusterName } from '../model/names.ts';
 import { findFlagOwnership, findKubeletFieldOwnership, type ArgumentsKey } from './owned-settings.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
+import { DEFAULT_KUBERNETES, findKubernetes, KUBERNETES_VERSIONS } from '../model/versions.ts';
 import { DEFAULTS, type WrittenConfig } from './schema.ts';
 
 type Rule = (config: WrittenConfig) => readonly Problem[];
@@ -14,6 +15,7 @@ export function checkRules(config: WrittenConfig): readonly Problem[] {
 
 const RULES: readonly Rule[] = [
   checkName,
+  checkVersion,
   checkAdmissionPlugins,
   checkFeatureGates,
   checkArguments,
@@ -34,6 +36,18 @@ function checkName({ name }: WrittenConfig): readonly Problem[] {
   const message = name === undefined ? undefined : clusterNameProblem(name);
   if (name === undefined || message === undefined) return [];
   return [{ path: ['name'], message, suggestion: `for example ${suggestClusterName(name)}` }];
+}
+
+function checkVersion({ kubernetes }: WrittenConfig): readonly Problem[] {
+  const version = String(kubernetes?.version ?? DEFAULT_KUBERNETES);
+  if (findKubernetes(version) !== undefined) return [];
+  return [
+    {
+      path: ['kubernetes', 'version'],
+      message: `there is no Kubernetes ${version} in this Sandbar`,
+      suggestion: `there are ${Object.keys(KUBERNETES_VERSIONS).join(', ')}`,
+    },
+  ];
 }
 
 /** Names only: which plugins there are, the API server knows and says. */

@@ -1,4 +1,5 @@
 /** JSON Schema of `sandbar.yaml`: the only description of its structure. Checks, editor support and docs come from it. */
+import { DEFAULT_KUBERNETES, KUBERNETES_VERSIONS } from '../model/versions.ts';
 
 export type JsonSchema = {
   readonly $schema?: string;
@@ -32,6 +33,7 @@ export const DEFAULTS = {
 export type WrittenConfig = {
   readonly name?: string;
   readonly kubernetes?: {
+    readonly version?: string | number;
     readonly auditLog?: boolean | string;
     readonly encryptionAtRest?: boolean;
     readonly admissionPlugins?: {
@@ -104,6 +106,12 @@ export const CONFIG_SCHEMA = {
       default: DEFAULTS.name,
     },
     kubernetes: section('Settings of the Kubernetes components.', {
+      version: {
+        description: `Minor version: ${Object.keys(KUBERNETES_VERSIONS).join(' or ')}. One that is not the default is built from source at first, which takes minutes.`,
+        type: ['string', 'number'],
+        default: DEFAULT_KUBERNETES,
+        examples: ['1.35'],
+      },
       auditLog: {
         description:
           'Whether requests are logged, for `sandbar logs audit`: `true` logs what people and their programs do, without contents; a file is an audit policy (audit.k8s.io/v1). 40 MB at most are kept.',

@@ -1,5 +1,6 @@
 /** The images that Sandbar builds, and their names: each is named by the hash of what it is made from. */
 import { hashOf } from './hash.ts';
+import { DEFAULT_KUBERNETES, type KubernetesMinor } from './versions.ts';
 
 /** Images that are run or copied from; `base` and `builder` only serve to build these. */
 export const RUNTIME_IMAGES = [
@@ -94,11 +95,17 @@ const DEFINITIONS: readonly ImageDefinition[] = [
 /** Names every image for an engine's architecture and, for kubectl, the host that it is to run on. */
 export function planImages(
   sources: readonly ImageSource[],
-  platform: { readonly engineArchitecture: string; readonly kubectlTarget: Target },
+  platform: {
+    readonly engineArchitecture: string;
+    readonly kubectlTarget: Target;
+    /** The default where it plays no part. */
+    readonly kubernetes?: KubernetesMinor | undefined;
+  },
 ): ImagePlans {
   const plans = new Map<ImageName, ImagePlan>();
   for (const definition of DEFINITIONS) {
-    plans.set(definition.name, planImage(definition, { sources, plans, ...platform }));
+    const kubernetes = platform.kubernetes ?? DEFAULT_KUBERNETES;
+    plans.set(definition.name, planImage(definition, { sources, plans, ...platform, kubernetes }));
   }
   return plans;
 }
@@ -151,11 +158,12 @@ function planImage(
     readonly plans: ImagePlans;
     readonly engineArchitecture: string;
     readonly kubectlTarget: Target;
+    readonly kubernetes: KubernetesMinor;
   },
 ): ImagePlan {
   const sources = context.sources
     .filter((source) => definition.folders.some((folder) => source.path.startsWith(`${folder}/`)))
-    .filter((source) => isBuilt(source.path))
+    .filter(({ path }) => isBuilt(path) && !isOfOther(path, context.kubernetes))
     .sort((a, b) => (a.path < b.path ? -1 : 1));
   const buildArguments: Record<string, string> = {};
   for (const [argument, name] of Object.entries(definition.from)) {
@@ -164,6 +172,9 @@ function planImage(
   if (definition.name === 'kubectl') {
     buildArguments['TARGET_OS'] = context.kubectlTarget.os;
     buildArguments['TARGET_ARCH'] = context.kubectlTarget.architecture;
+  }
+  if (definition.folders.includes('kubernetes') && context.kubernetes !== DEFAULT_KUBERNETES) {
+    buildArguments['KUBERNETES'] = context.kubernetes;
   }
   const hash = hashOf({
     sources,
@@ -188,6 +199,13 @@ function planImage(
  */
 function repositoryOf(name: ImageName): string {
   return name === 'base' || name === 'builder' ? `localhost/sandbar/${name}` : `sandbar/${name}`;
+}
+
+/** Modules of the versions that are not the default; see images/README.md. */
+const VERSIONS_FOLDER = 'kubernetes/versions/';
+
+function isOfOther(path: string, kubernetes: KubernetesMinor): boolean {
+  return path.startsWith(VERSIONS_FOLDER) && !path.startsWith(`${VERSIONS_FOLDER}${kubernetes}/`);
 }
 
 /** Tests and texts are no part of a program, so changing them makes no new image. */

@@ -1,6 +1,7 @@
 /** What the user asked for, complete: every default is filled in, every path absolute, every value checked. */
 import type { MountSpec } from './mounts.ts';
 import type { PublishSpec } from './published.ts';
+import { KUBERNETES_VERSIONS, type KubernetesMinor } from './versions.ts';
 
 /** A port on 127.0.0.1. `isFixed`: the user named it, so a taken port is an error; else the next free one is used. */
 export type PortWish = { readonly port: number; readonly isFixed: boolean };
@@ -30,6 +31,7 @@ export type ProxySettings = { readonly httpProxy: string; readonly httpsProxy: s
 export type ClusterSpec = {
   readonly name: string;
   readonly kubernetes: {
+    readonly version: KubernetesMinor;
     /** Text of upstream's audit policy; undefined where nothing is logged. */
     readonly auditPolicy: string | undefined;
     /** Whether Secrets are written encrypted. */
@@ -87,3 +89,8 @@ export type ClusterSpec = {
   /** Folder of `sandbar.yaml`, symbolic links resolved; undefined where there is no such file. */
   readonly projectDirectory: string | undefined;
 };
+
+/** `v1.36.3`, as the cluster's datastore has it. */
+export function versionOf({ kubernetes }: Pick<ClusterSpec, 'kubernetes'>): string {
+  return KUBERNETES_VERSIONS[kubernetes.version];
+}

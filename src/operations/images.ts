@@ -15,6 +15,7 @@ import {
   type Target,
 } from '../model/images.ts';
 import { LABELS } from '../model/names.ts';
+import type { KubernetesMinor } from '../model/versions.ts';
 import type { Clock, Host, Runtime } from '../model/ports.ts';
 
 export type ImagePorts = {
@@ -36,6 +37,8 @@ export type ListedImage = {
 
 type ResolveOptions<Name extends ImageName = RuntimeImageName> = {
   readonly names: readonly Name[];
+  /** The default where it plays no part. */
+  readonly kubernetes?: KubernetesMinor | undefined;
   /** A repository to pull missing images from, as `registry.example/team/sandbar`. */
   readonly repository?: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -47,7 +50,7 @@ export async function resolveImages<Name extends ImageName>(
   emit: Emit,
   options: ResolveOptions<Name>,
 ): Promise<ReadonlyMap<Name, string>> {
-  const plans = await currentPlans(ports);
+  const plans = await currentPlans(ports, options.kubernetes);
   const refs = new Map(options.names.map((name) => [name, getPlan(plans, name).ref]));
   const found = await Promise.all([...refs.values()].map((ref) => ports.images.findImage(ref)));
   if (!found.includes(undefined)) return refs;
@@ -66,9 +69,9 @@ export async function resolveImages<Name extends ImageName>(
 export async function foreseeImages(
   ports: ImagePorts,
   emit: Emit,
-  options: Pick<ResolveOptions, 'names' | 'repository'>,
+  options: Pick<ResolveOptions, 'names' | 'kubernetes' | 'repository'>,
 ): Promise<ReadonlyMap<RuntimeImageName, string>> {
-  const plans = await currentPlans(ports);
+  const plans = await currentPlans(ports, options.kubernetes);
   const refs = new Map(options.names.map((name) => [name, getPlan(plans, name).ref]));
   await Promise.all(
     [...refs].map(async ([name, ref]) => {
@@ -218,11 +221,12 @@ class Resolution {
   }
 }
 
-async function currentPlans(ports: ImagePorts): Promise<ImagePlans> {
+async function currentPlans(ports: ImagePorts, kubernetes?: KubernetesMinor): Promise<ImagePlans> {
   const [sources, engine] = await Promise.all([ports.images.listSources(), ports.runtime.info()]);
   return planImages(sources, {
     engineArchitecture: goArchitecture(engine.architecture),
     kubectlTarget: hostTarget(ports.host),
+    kubernetes,
   });
 }
 

@@ -1,19 +1,49 @@
 /** `kubectl`: the cluster's own version for the host's system, kept in the user's cache. */
 import { join } from 'node:path';
 import type { Emit } from '../model/events.ts';
-import { contextName } from '../model/names.ts';
 import { formatKubeconfig } from '../model/kubeconfig.ts';
-import { accessCluster } from './access.ts';
+import { contextName } from '../model/names.ts';
+import type { Host, Ports } from '../model/ports.ts';
+import { DEFAULT_KUBERNETES, findKubernetes, type KubernetesMinor } from '../model/versions.ts';
+import { accessCluster, withCluster, type ClusterAccess } from './access.ts';
 import { resolveImages, type ImagePorts } from './images.ts';
 
 const EXECUTABLE = 0o755;
 const PRIVATE = 0o600;
 
+/** An API server that takes longer has other troubles, which kubectl itself tells best. */
+const VERSION_MS = 1_000;
+
+type KubectlOptions = { readonly repository: string | undefined; readonly signal: AbortSignal };
+
+/** Paths of a kubectl of a cluster's version and of a kubeconfig for that cluster alone. */
+export async function prepareKubectl(
+  ports: ImagePorts & Ports,
+  clusterName: string,
+  emit: Emit,
+  options: KubectlOptions,
+): Promise<{ readonly kubectl: string; readonly kubeconfig: string }> {
+  const access = await accessCluster(ports.runtime, clusterName);
+  const [kubectl, kubeconfig] = await Promise.all([
+    askVersion(access, ports).then((kubernetes) => provideKubectl(ports, emit, { ...options, kubernetes })),
+    writeOwnKubeconfig(access, ports.host),
+  ]);
+  return { kubectl, kubeconfig };
+}
+
+/** The version that a cluster has; the default where it does not say. */
+async function askVersion(access: ClusterAccess, ports: Ports): Promise<KubernetesMinor> {
+  const answer = await withCluster(access, ports, (cluster) => cluster.get('/version', { timeoutMs: VERSION_MS }));
+  if (answer.status !== 200) return DEFAULT_KUBERNETES;
+  const { gitVersion } = JSON.parse(answer.body) as { readonly gitVersion?: string };
+  return findKubernetes(gitVersion ?? '') ?? DEFAULT_KUBERNETES;
+}
+
 /** Path of a kubectl for this host; copied out of its image when the cache has none of that version yet. */
-export async function provideKubectl(
+async function provideKubectl(
   ports: ImagePorts,
   emit: Emit,
-  options: { readonly repository: string | undefined; readonly signal: AbortSignal },
+  options: KubectlOptions & { readonly kubernetes: KubernetesMinor },
 ): Promise<string> {
   const { host } = ports;
   const refs = await resolveImages(ports, emit, { names: ['kubectl'], ...options });
@@ -27,11 +57,9 @@ export async function provideKubectl(
 }
 
 /** A kubeconfig for one cluster alone, apart from the user's own file, which may have been changed since `up`. */
-export async function writeOwnKubeconfig(ports: ImagePorts, clusterName: string): Promise<string> {
-  const { host, runtime } = ports;
-  const { api } = await accessCluster(runtime, clusterName);
-  const path = join(host.stateDirectory, 'kubeconfig', `${clusterName}.yaml`);
-  const content = formatKubeconfig(api, contextName(clusterName));
+async function writeOwnKubeconfig({ name, api }: ClusterAccess, host: Host): Promise<string> {
+  const path = join(host.stateDirectory, 'kubeconfig', `${name}.yaml`);
+  const content = formatKubeconfig(api, contextName(name));
   if ((await host.readFile(path)) !== content) await host.writeFileAtomically(path, content, PRIVATE);
   return path;
 }

@@ -4,7 +4,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import { containerName, LABELS } from '../model/names.ts';
-import { COMPONENT_VERSIONS, minorOf, upgradeProblem } from '../model/versions.ts';
+import { findKubernetes, minorOf, upgradeProblem } from '../model/versions.ts';
 import { clusterNotFound, componentOf, readPrivateFile, type Reader } from './access.ts';
 
 /** Path of the record in the control plane's container. */
@@ -49,41 +49,45 @@ export async function findLastUp(
 export async function recordLastUp(
   runtime: Runtime,
   clusterName: string,
-  { origin, last }: { readonly origin: UpOrigin; readonly last: LastUp | undefined },
+  {
+    origin,
+    last,
+    kubernetes,
+  }: { readonly origin: UpOrigin; readonly last: LastUp | undefined; readonly kubernetes: string },
 ): Promise<void> {
-  if (last !== undefined) requireUpgradable(last);
-  const content = formatLastUp(origin);
+  if (last !== undefined) requireUpgradable(last, kubernetes);
+  const content = formatLastUp(origin, kubernetes);
   if (last !== undefined && content === formatLastUp(last, last.kubernetes)) return;
   const file = { path: LAST_UP_PATH, mode: 0o600, content };
   await runtime.writeFile(containerName(clusterName, 'control-plane'), file);
 }
 
 /** Says that the datastore goes on with another version of Kubernetes; refuses where that cannot be. */
-export function announceUpgrade(last: LastUp | undefined, emit: Emit): void {
-  const { kubernetes } = COMPONENT_VERSIONS;
+export function announceUpgrade(last: LastUp | undefined, kubernetes: string, emit: Emit): void {
   if (last === undefined || minorOf(last.kubernetes) === minorOf(kubernetes)) return;
-  requireUpgradable(last);
+  requireUpgradable(last, kubernetes);
   const text = `this takes the cluster from Kubernetes ${last.kubernetes} to ${kubernetes}; its data are kept`;
   emit({ type: 'notice', text });
 }
 
-function requireUpgradable(last: LastUp): void {
-  const { kubernetes } = COMPONENT_VERSIONS;
+function requireUpgradable(last: LastUp, kubernetes: string): void {
   const problem = upgradeProblem(last.kubernetes, kubernetes);
   if (problem === undefined) return;
   const minor = minorOf(last.kubernetes) ?? 0;
-  const way =
-    problem === 'newer'
-      ? `use a sandbar with Kubernetes v1.${String(minor)}`
-      : `run sandbar up of one with Kubernetes v1.${String(minor + 1)} first`;
+  const wanted = `1.${String(problem === 'newer' ? minor : minor + 1)}`;
+  const source =
+    findKubernetes(wanted) === undefined
+      ? `use a sandbar with Kubernetes v${wanted}`
+      : `set kubernetes.version to ${wanted} in sandbar.yaml`;
+  const way = problem === 'newer' ? source : `${source} for one sandbar up first`;
   throw new SandbarError(
     'UPGRADE_REFUSED',
-    `the cluster's data are of Kubernetes ${last.kubernetes}, and this sandbar has ${kubernetes}`,
+    `the cluster's data are of Kubernetes ${last.kubernetes}, and ${kubernetes} is asked for`,
     { hint: `${way}; or give the data up: sandbar down --volumes, then sandbar up` },
   );
 }
 
-function formatLastUp({ file, flags }: UpOrigin, kubernetes: string = COMPONENT_VERSIONS.kubernetes): string {
+function formatLastUp({ file, flags }: UpOrigin, kubernetes: string): string {
   return `${JSON.stringify({ version: 1, file, flags: recordedFlags(flags), kubernetes }, undefined, 2)}\n`;
 }
 

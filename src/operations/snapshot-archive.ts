@@ -3,8 +3,7 @@ import { pipeline, Readable, Writable } from 'node:stream';
 import { promisify } from 'node:util';
 import { constants, createGunzip, createGzip } from 'node:zlib';
 import { SandbarError } from '../model/errors.ts';
-import type { ClusterSpec } from '../model/spec.ts';
-import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { versionOf, type ClusterSpec } from '../model/spec.ts';
 import { keyIdOf, memberProblem, misfitOf, parseSnapshot, sizeOf, type Snapshot } from '../model/snapshots.ts';
 import { readMember, readTar, TAR_END, tarPadding } from '../model/tar.ts';
 import { accessStopped } from './start-over.ts';
@@ -167,7 +166,7 @@ function requireFit(
 ): void {
   const ground = {
     cluster: spec.name,
-    kubernetes: COMPONENT_VERSIONS.kubernetes,
+    kubernetes: versionOf(spec),
     network: spec.network,
     keyId: keyIdOf(access.identity),
   };

@@ -9,8 +9,7 @@
 import { SandbarError } from '../model/errors.ts';
 import { LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
-import type { ClusterSpec } from '../model/spec.ts';
-import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { versionOf, type ClusterSpec } from '../model/spec.ts';
 import { keyIdOf, misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
 import { componentOf, withCluster, type ClusterAccess } from './access.ts';
 import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
@@ -157,7 +156,7 @@ async function requireRestorable(
   const { name, sizeBytes } = snapshot;
   const ground = {
     cluster: spec.name,
-    kubernetes: COMPONENT_VERSIONS.kubernetes,
+    kubernetes: versionOf(spec),
     network: spec.network,
     keyId: keyIdOf(access.identity),
   };

@@ -4,8 +4,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { containerName, LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
-import type { ClusterSpec } from '../model/spec.ts';
-import { COMPONENT_VERSIONS } from '../model/versions.ts';
+import { versionOf, type ClusterSpec } from '../model/spec.ts';
 import {
   defaultSnapshotName,
   keyIdOf,
@@ -256,7 +255,7 @@ async function describe(
     name,
     created: new Date(facts.createdMs).toISOString(),
     cluster: facts.spec.name,
-    kubernetes: COMPONENT_VERSIONS.kubernetes,
+    kubernetes: versionOf(facts.spec),
     network: { podSubnet, serviceSubnet },
     images: facts.images,
     ...(facts.spec.kubernetes.isEncrypted ? { keyId: keyIdOf(facts.access.identity) } : {}),

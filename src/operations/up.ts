@@ -27,7 +27,7 @@ import { objectIdOf } from '../model/objects.ts';
 import { formatWorkload } from '../model/mounts.ts';
 import { SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
 import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
-import type { ClusterSpec } from '../model/spec.ts';
+import { versionOf, type ClusterSpec } from '../model/spec.ts';
 import { adminAccess, requireRestored, withClusterLock } from './access.ts';
 import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import type { MintRoot } from './local-authority.ts';
@@ -175,7 +175,7 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
     .filter((step) => isForLater(step) && !isOfRegistry(step))
     .map((step) => ({ ...step, dependsOn: [] }));
   const planned = { context, desired, observed: docker.state, lastUp, changes, later, waits };
-  if (changes.length > 0) announceUpgrade(await lastUp, emit);
+  if (changes.length > 0) announceUpgrade(await lastUp, versionOf(request.spec), emit);
   if (isSealedFromNowOn(changes, request.spec, docker.state)) emit({ type: 'notice', text: SEALED_FROM_NOW_ON });
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
@@ -360,7 +360,7 @@ async function planWithoutApi({ context, observed: docker }: Built, host: Host):
 
 /** From now on this is what the cluster was made from, however the rest of this run ends. */
 async function record({ lastUp }: Built, { spec, origin }: UpRequest, runtime: Runtime): Promise<void> {
-  await recordLastUp(runtime, spec.name, { origin, last: await lastUp });
+  await recordLastUp(runtime, spec.name, { origin, last: await lastUp, kubernetes: versionOf(spec) });
 }
 
 function changesOf({ steps, mounts }: Inside): Plan {

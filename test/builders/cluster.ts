@@ -18,6 +18,7 @@ const free = (port: number) => ({ port, isFixed: false });
 export const SPEC: ClusterSpec = {
   name: 'dev',
   kubernetes: {
+    version: '1.36',
     auditPolicy: undefined,
     isEncrypted: false,
     admission: { enabled: [], disabled: [], configuration: {} },

@@ -40,6 +40,7 @@ describe('the configuration', () => {
     expect(await specOf({})).toEqual({
       name: 'dev',
       kubernetes: {
+        version: '1.36',
         auditPolicy: undefined,
         isEncrypted: false,
         admission: { enabled: [], disabled: [], configuration: {} },
@@ -72,6 +73,15 @@ describe('the configuration', () => {
       proxy: { httpProxy: '', httpsProxy: '', noProxy: '' },
       projectDirectory: undefined,
     });
+  });
+
+  it('takes a version by its minor number, quoted or not, and knows which there are', async () => {
+    for (const version of ['1.35', '"1.35"', 'v1.35', '1.35.4']) {
+      expect((await specOf({ text: `kubernetes: { version: ${version} }` })).kubernetes.version).toBe('1.35');
+    }
+    expect(await problemsOf({ text: 'kubernetes: { version: 1.34 }' })).toEqual([
+      'sandbar.yaml:1:24: there is no Kubernetes 1.34 in this Sandbar (there are 1.36, 1.35)',
+    ]);
   });
 
   it('has an audit policy of its own, or takes that of a file', async () => {

@@ -5,6 +5,7 @@ import {
   publishedRef,
   RUNTIME_IMAGES,
   type ImageName,
+  type ImagePlans,
   type ImageSource,
 } from '../../src/model/images.ts';
 
@@ -16,6 +17,7 @@ const sources: readonly ImageSource[] = [
   'builder/Dockerfile',
   'lib/container/api.go',
   'kubernetes/go.mod',
+  'kubernetes/versions/1.35/go.mod',
   'containerd/go.mod',
   'README.md',
   'lib/container/api_test.go',
@@ -43,6 +45,16 @@ describe('an image is named by what it is made from', () => {
     ['README.md', []],
   ])('a change of %s renames %j', (path, renamed) => {
     expect(renamedBy({ sources: changed(path) })).toEqual(renamed);
+  });
+
+  it('names the images of another version by its own module files, which the default does not have', () => {
+    const of135 = (found: readonly ImageSource[]) => planImages(found, { ...platform, kubernetes: '1.35' });
+    const after = changed('kubernetes/versions/1.35/go.mod');
+    expect(renamedBy({ sources: after })).toEqual([]);
+    const between = (one: ImagePlans, other: ImagePlans) =>
+      allNames.filter((name) => getPlan(one, name).ref !== getPlan(other, name).ref);
+    expect(between(of135(sources), of135(after))).toEqual(['control-plane', 'agent', 'kubectl']);
+    expect(between(of135(sources), planImages(sources, platform))).toEqual(['control-plane', 'agent', 'kubectl']);
   });
 
   it('does not depend on the order in which files are found', () => {

@@ -117,7 +117,8 @@ describe('the record of the last up', () => {
 
   it.each([
     ['v1.37.0', 'use a sandbar with Kubernetes v1.37'],
-    ['v1.34.2', 'run sandbar up of one with Kubernetes v1.35 first'],
+    ['v1.34.2', 'set kubernetes.version to 1.35 in sandbar.yaml for one sandbar up first'],
+    ['v1.33.2', 'use a sandbar with Kubernetes v1.34 for one sandbar up first'],
   ])('keeps up from data of %s', async (kubernetes, way) => {
     await machine.up();
     await machine.runtime.removeContainer('sandbar-dev-dns');

@@ -1,4 +1,4 @@
-import { provideKubectl, writeOwnKubeconfig } from '../../operations/kubectl.ts';
+import { prepareKubectl } from '../../operations/kubectl.ts';
 import { clusterNameOf } from '../load-spec.ts';
 import { runCommand, type CommandInput } from '../run-command.ts';
 
@@ -10,10 +10,10 @@ export function runKubectl(input: CommandInput<KubectlFlags>): Promise<number> {
     const { cli, globals, flags } = input;
     const clusterName = await clusterNameOf(globals, cli.host);
     const repository = cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-    const [kubectl, kubeconfig] = await Promise.all([
-      provideKubectl(ports, emit, { repository, signal: cli.signal }),
-      writeOwnKubeconfig(ports, clusterName),
-    ]);
+    const { kubectl, kubeconfig } = await prepareKubectl(ports, clusterName, emit, {
+      repository,
+      signal: cli.signal,
+    });
     const exitCode = await cli.runProgram(kubectl, flags.args, { env: { KUBECONFIG: kubeconfig } });
     return { result: undefined, text: '', exitCode };
   });

@@ -42,7 +42,9 @@ export async function upWithContext(
       mintRoot: cli.mintRoot,
       ensureImages: async () => {
         const repository = flags.imageRepository ?? cli.host.env['SANDBAR_IMAGE_REPOSITORY'];
-        const wanted = { names: [...COMPONENTS, 'mount', 'registry'] as const, repository, signal: cli.signal };
+        const { version: kubernetes } = spec.kubernetes;
+        const names = [...COMPONENTS, 'mount', 'registry'] as const;
+        const wanted = { names, kubernetes, repository, signal: cli.signal };
         const refs = await (isDryRun ? foreseeImages : resolveImages)(ports, emit, wanted);
         return Object.fromEntries(refs) as UpResult['context']['imageRefs'];
       },

@@ -53,7 +53,7 @@ func runScheduler(ctx context.Context, options *scheduleroptions.Options, client
 	completed := config.Complete()
 
 	settings := completed.ComponentConfig
-	var newRecorder profile.RecorderFactory = func(name string) events.EventRecorderLogger {
+	var newRecorder profile.RecorderFactory = func(name string) eventRecorder {
 		return completed.EventBroadcaster.NewRecorder(name)
 	}
 	instance, err := scheduler.New(ctx, completed.Client, completed.InformerFactory, completed.DynInformerFactory, newRecorder,
