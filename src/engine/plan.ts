@@ -1,6 +1,6 @@
 /** Desired and observed in, steps out. Pure: the plan is data that is printed, asked about, or applied. */
 import { changedSections, fingerprintOf } from './fingerprint.ts';
-import { isAside } from '../model/names.ts';
+import { isAside, OBJECT_ORIGIN } from '../model/names.ts';
 import type {
   ContainerResource,
   Deed,
@@ -53,9 +53,10 @@ export function formatPlan(steps: Plan): string {
 /** What these own are records of wishes: the files of mounts are the host's. */
 const RECORDED: readonly string[] = ['mounts', 'ports'];
 
-/** Containers and networks are made anew as they were. */
-function holdsData({ kind, owner }: ObservedResource): boolean {
-  return !['container', 'network', 'attachment'].includes(kind) && !RECORDED.includes(owner);
+/** Containers, networks and objects of our own are made anew as they were. */
+function holdsData({ kind, owner, object }: ObservedResource): boolean {
+  const isBuiltIn = object?.metadata.labels?.[OBJECT_ORIGIN] === 'built-in';
+  return !['container', 'network', 'attachment'].includes(kind) && !RECORDED.includes(owner) && !isBuiltIn;
 }
 
 /** Goes on last, so that what the others have to say after a long pause is there when it looks whether they live. */

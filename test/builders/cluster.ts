@@ -121,6 +121,7 @@ export function observe(
     owner: resource.owner,
     ref: `ref of ${resource.id}`,
     fingerprint: { ...fingerprintOf(resource), ...changes.fingerprint },
+    ...(resource.kind === 'object' ? { object: resource.object } : {}),
     ...(resource.kind === 'container'
       ? {
           containerState: changes.containerState ?? 'running',

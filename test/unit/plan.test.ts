@@ -108,6 +108,17 @@ describe('plan', () => {
     expect(stepIn(steps, 'remove volume/object-store')?.dependsOn).toContain('remove container/object-store');
   });
 
+  it('marks the removal of objects of manifests as losing data, but not of our own', () => {
+    const settings = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'settings', namespace: 'shop' } };
+    const steps = plan(
+      desiredFor({ metrics: { isEnabled: false } }).inside,
+      observedFrom(desiredFor({}, [settings]).inside),
+    );
+    const printed = formatPlan(steps).split('\n');
+    expect(printed).toContain('remove object/ConfigMap/shop/settings (no longer wanted) — loses data');
+    expect(printed).toContain('remove object/Service/kube-system/metrics-server (no longer wanted)');
+  });
+
   it('puts every step after those it depends on', () => {
     const network = getResource(docker, 'network');
     const observed = withResource(observedFrom(docker), network, { fingerprint: { subnet: 'other' } });
