@@ -121,7 +121,7 @@ describe('metrics', () => {
 
   it('are gone without a trace where they are switched off', async () => {
     await sandbox.writeConfig('metrics: false\n');
-    await sandbox.up();
+    await sandbox.up(['--yes']);
     expect(Object.keys(await sandbox.containerIds())).not.toContain('metrics');
     const { stderr } = await sandbox.kubectl(['top', 'nodes']);
     expect(stderr).toBe('error: Metrics API not available\n');
