@@ -2,7 +2,10 @@
 import type { KubernetesJson, Sandbox } from './support.ts';
 
 /** Kinds that tell of time going by, and of nothing else. */
-const PASSING = ['Event', 'Lease', 'ComponentStatus'];
+const PASSING = ['Event', 'Lease', 'ComponentStatus', 'NodeMetrics', 'PodMetrics'];
+
+/** Is there while metrics-server answers, which nobody waits for. */
+const METRICS_REGISTRATION = 'v1beta1.metrics.k8s.io';
 
 /** Objects of every kind by `Kind namespace/name`, without what the server counts. */
 export async function readApi(
@@ -11,7 +14,9 @@ export async function readApi(
 ): Promise<Readonly<Record<string, unknown>>> {
   const names = (await sandbox.mustKubectl(['api-resources', '--verbs=list', '-o', 'name'])).trim().split('\n');
   const { items } = await sandbox.getObject(names.join(','), '-A');
-  const kept = items.filter((item) => !PASSING.includes(String(item['kind'])));
+  const kept = items.filter(
+    (item) => !PASSING.includes(String(item['kind'])) && item.metadata.name !== METRICS_REGISTRATION,
+  );
   return Object.fromEntries(
     kept
       .map((item) => [`${String(item['kind'])} ${item.metadata.namespace ?? ''}/${item.metadata.name}`, item] as const)

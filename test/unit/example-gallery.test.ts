@@ -246,10 +246,13 @@ describe('edits of a server', () => {
   /** A server that is on its way out may have the first word. */
   const answers = async (text: string): Promise<void> => {
     const [, url = ''] = await printed(new RegExp(`${text} (http\\S+)`));
-    await vi.waitFor(async () => {
-      const response = await fetch(url, { headers: { connection: 'close' } });
-      if ((await response.text()) !== text) throw new Error(`another one than ${text} answers`);
-    });
+    await vi.waitFor(
+      async () => {
+        const response = await fetch(url, { headers: { connection: 'close' } });
+        if ((await response.text()) !== text) throw new Error(`another one than ${text} answers`);
+      },
+      { timeout: 4_000 },
+    );
   };
   const end = async (running: ChildProcess): Promise<unknown> => {
     running.kill('SIGTERM');
