@@ -15,3 +15,17 @@ export const KNOWN_CAUSES: readonly KnownCause[] = [
     cause: ONE_NODE,
   },
 ];
+
+export const GATEWAY_CAUSES: readonly KnownCause[] = [
+  {
+    test: /^BackendTLSPolicyConflictResolution$/,
+    message: /no matches for kind "BackendTLSPolicy" in version "gateway\.networking\.k8s\.io\/v1alpha3"/,
+    cause:
+      "a mistake of the suite's: its objects are of `v1alpha3`, which the standard channel does not serve ([upstream's correction](https://github.com/kubernetes-sigs/gateway-api/pull/4241))",
+  },
+  {
+    test: /./,
+    message: /suite does not support /,
+    cause: 'the class does not claim the feature, or the standard channel has no definition for it',
+  },
+];

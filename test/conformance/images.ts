@@ -33,8 +33,13 @@ export const REGISTRY_HOST = 'images.conformance.svc';
 /** `sandbar.yaml` of a cluster whose node knows that registry. */
 export const CLUSTER_CONFIG = `mirrors: { ${REGISTRY}: ['http://${REGISTRY_HOST}'] }\n`;
 
-/** Where the stages are. */
-const FOLDER = 'conformance';
+/** What the Gateway API's suite runs (conformance/base/manifests.yaml of its module). */
+const GATEWAY_TEST_IMAGES = {
+  'echo-basic': 'gcr.io/k8s-staging-gateway-api/echo-basic:v20240412-v1.0.0-394-g40c666fd',
+} as const;
+
+/** Folders below images/ that the stages are in. */
+type Folder = 'conformance' | 'gateway-conformance';
 
 export type ConformanceImages = {
   /** Holds `e2e.test`, `ginkgo` and `kubectl`. */
@@ -45,11 +50,45 @@ export type ConformanceImages = {
   readonly testRefs: readonly string[];
 };
 
+export type GatewayConformanceImages = {
+  /** Holds `suite`. */
+  readonly suiteRef: string;
+  readonly testRefs: readonly string[];
+};
+
+type ProvideOptions = {
+  readonly root: string;
+  readonly onProgress: (text: string) => void;
+  readonly signal?: AbortSignal;
+};
+
 /** Builds what is missing, and gives the images their names in the suite. */
 export async function provideConformanceImages(
   runtime: DockerRuntime,
-  options: { readonly root: string; readonly onProgress: (text: string) => void; readonly signal?: AbortSignal },
+  options: ProvideOptions,
 ): Promise<ConformanceImages> {
+  const stages = await openStages(runtime, 'conformance', options);
+  const suiteRef = await stages.provide('suite');
+  const registryRef = await stages.provide('registry');
+  return { suiteRef, registryRef, testRefs: await stages.provideNamed(TEST_IMAGES) };
+}
+
+/** The same for the Gateway API's suite. */
+export async function provideGatewayConformanceImages(
+  runtime: DockerRuntime,
+  options: ProvideOptions,
+): Promise<GatewayConformanceImages> {
+  const stages = await openStages(runtime, 'gateway-conformance', options);
+  return { suiteRef: await stages.provide('suite'), testRefs: await stages.provideNamed(GATEWAY_TEST_IMAGES) };
+}
+
+type Stages = {
+  provide(stage: string): Promise<string>;
+  /** Stage → name that its image gets; returns the names. */
+  provideNamed(names: Readonly<Record<string, string>>): Promise<readonly string[]>;
+};
+
+async function openStages(runtime: DockerRuntime, folder: Folder, options: ProvideOptions): Promise<Stages> {
   const { root, onProgress, signal } = options;
   const host = createHost();
   const images = new DockerImageBuilder({
@@ -64,22 +103,25 @@ export async function provideConformanceImages(
     names: ['base', 'builder'],
     signal,
   });
-  const sources = (await images.listSources()).filter(({ path }) => path.startsWith(`${FOLDER}/`));
+  const sources = (await images.listSources()).filter(({ path }) => path.startsWith(`${folder}/`));
   const provide = async (stage: string): Promise<string> => {
-    const build = planStage(stage, sources, { BASE: parts.get('base') ?? '', BUILDER: parts.get('builder') ?? '' });
+    const builtFrom = { BASE: parts.get('base') ?? '', BUILDER: parts.get('builder') ?? '' };
+    const build = planStage(folder, stage, sources, builtFrom);
     if ((await images.findImage(build.ref)) === undefined) {
       onProgress(`building ${stage}`);
       await images.build(build, { onProgress: () => undefined, signal });
     }
     return build.ref;
   };
-  const suiteRef = await provide('suite');
-  const registryRef = await provide('registry');
-  for (const [stage, name] of Object.entries(TEST_IMAGES)) await images.tag(await provide(stage), name);
-  return { suiteRef, registryRef, testRefs: Object.values(TEST_IMAGES) };
+  const provideNamed = async (names: Readonly<Record<string, string>>): Promise<readonly string[]> => {
+    for (const [stage, name] of Object.entries(names)) await images.tag(await provide(stage), name);
+    return Object.values(names);
+  };
+  return { provide, provideNamed };
 }
 
 function planStage(
+  folder: Folder,
   stage: string,
   sources: readonly ImageSource[],
   parts: Readonly<Record<'BASE' | 'BUILDER', string>>,
@@ -88,9 +130,9 @@ function planStage(
   const ordered = [...sources].sort((a, b) => (a.path < b.path ? -1 : 1));
   return {
     name: stage,
-    ref: `sandbar-conformance/${stage}:${hashOf({ sources: ordered, buildArguments })}`,
+    ref: `sandbar-${folder}/${stage}:${hashOf({ sources: ordered, buildArguments })}`,
     sources: ordered,
-    dockerfile: `${FOLDER}/Dockerfile`,
+    dockerfile: `${folder}/Dockerfile`,
     buildArguments,
   };
 }

@@ -1,4 +1,4 @@
-/** One run of upstream's suite against a cluster, in a container beside it. */
+/** One run of one of upstream's suites against a cluster, in a container beside it. */
 import { createWriteStream } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,30 +7,36 @@ import { finished, pipeline } from 'node:stream/promises';
 import type Dockerode from 'dockerode';
 import { extract } from 'tar';
 import { createTar } from '../../src/model/tar.ts';
-import { REGISTRY_HOST, type ConformanceImages } from './images.ts';
+import { readGatewayOutput } from './gateway-report.ts';
+import { REGISTRY_HOST, type ConformanceImages, type GatewayConformanceImages } from './images.ts';
 import { readReport, type SpecResult } from './report.ts';
 
 /** Folder in the container that the suite writes its reports to. */
 const REPORTS = '/tmp/reports';
 const REPORT = 'report.json';
+/** What the suite prints, in the directory of its reports. */
+const OUTPUT = 'output.log';
 const PRIVATE = 0o600;
 const API_PORT = 6443;
 
-export type SuiteRun = {
+type Run = {
   readonly docker: Dockerode;
   readonly clusterName: string;
   /** As `sandbar kubeconfig` prints it: for the host. */
   readonly kubeconfig: string;
-  readonly images: Pick<ConformanceImages, 'suiteRef' | 'registryRef'>;
-  /** Names of tests, as regular expressions of Go. */
-  readonly focus: readonly string[];
-  readonly skip: readonly string[];
-  readonly processes: number;
   /** Where reports and the log go. */
   readonly directory: string;
   /** Gets what the suite prints, beside the log. */
   readonly output?: NodeJS.WritableStream;
   readonly signal?: AbortSignal;
+};
+
+export type SuiteRun = Run & {
+  readonly images: Pick<ConformanceImages, 'suiteRef' | 'registryRef'>;
+  /** Names of tests, as regular expressions of Go. */
+  readonly focus: readonly string[];
+  readonly skip: readonly string[];
+  readonly processes: number;
 };
 
 /**
@@ -39,7 +45,6 @@ export type SuiteRun = {
  */
 export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
   const { docker, clusterName, directory, signal } = run;
-  await mkdir(directory, { recursive: true });
   const networkName = `sandbar-${clusterName}`;
   const registry = await createContainer(docker, {
     name: `${networkName}-conformance-registry`,
@@ -47,27 +52,61 @@ export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
     HostConfig: { NetworkMode: networkName },
     NetworkingConfig: { EndpointsConfig: { [networkName]: { Aliases: [REGISTRY_HOST] } } },
   });
-  const container = await createContainer(docker, {
-    name: `${networkName}-conformance`,
-    Image: run.images.suiteRef,
-    Cmd: suiteCommand(run),
-    HostConfig: { NetworkMode: networkName },
-  });
-  const remove = async (): Promise<void> => {
-    await Promise.all([registry, container].map((one) => one.remove({ force: true, v: true }).catch(ignoreMissing)));
-  };
+  const remove = (): Promise<unknown> => registry.remove({ force: true, v: true }).catch(ignoreMissing);
   signal?.addEventListener('abort', () => void remove(), { once: true });
   try {
-    const kubeconfig = await kubeconfigWithin(run);
-    const files = createTar([{ path: 'kubeconfig', mode: PRIVATE, content: kubeconfig }]);
+    await registry.start();
+    await runProgram(run, run.images.suiteRef, suiteCommand(run));
+  } finally {
+    await remove();
+  }
+  return readReport(await readFile(join(directory, REPORT), 'utf8'));
+}
+
+/** Runs the Gateway API's tests, or the one with the short name `only`, and returns what became of each. */
+export async function runGatewaySuite(
+  run: Run & {
+    readonly images: Pick<GatewayConformanceImages, 'suiteRef'>;
+    readonly only: string | undefined;
+    /** Of Sandbar, for the report. */
+    readonly version: string;
+  },
+): Promise<readonly SpecResult[]> {
+  const command = [
+    '/suite',
+    '-test.v',
+    '-test.timeout=1h',
+    `-report=${REPORTS}/report.yaml`,
+    `-implementation=${run.version}`,
+  ];
+  if (run.only !== undefined) command.push(`-only=${run.only}`);
+  await runProgram(run, run.images.suiteRef, command);
+  return readGatewayOutput(await readFile(join(run.directory, OUTPUT), 'utf8'));
+}
+
+/** Runs a program on the cluster's network to its end, however it ends, and fetches its reports. */
+async function runProgram(run: Run, ref: string, command: readonly string[]): Promise<void> {
+  const { docker, clusterName, directory, signal } = run;
+  await mkdir(directory, { recursive: true });
+  const networkName = `sandbar-${clusterName}`;
+  const container = await createContainer(docker, {
+    name: `${networkName}-conformance`,
+    Image: ref,
+    Cmd: [...command],
+    Env: ['KUBECONFIG=/tmp/kubeconfig'],
+    HostConfig: { NetworkMode: networkName },
+  });
+  const remove = (): Promise<unknown> => container.remove({ force: true, v: true }).catch(ignoreMissing);
+  signal?.addEventListener('abort', () => void remove(), { once: true });
+  try {
+    const files = createTar([{ path: 'kubeconfig', mode: PRIVATE, content: await kubeconfigWithin(run) }]);
     await container.putArchive(files, { path: '/tmp' });
     const stream = await container.attach({ stream: true, stdout: true, stderr: true });
     const both = new PassThrough();
     docker.modem.demuxStream(stream, both, both);
     stream.on('end', () => both.end());
     if (run.output !== undefined) both.pipe(run.output, { end: false });
-    const logged = pipeline(both, createWriteStream(join(directory, 'output.log')));
-    await registry.start();
+    const logged = pipeline(both, createWriteStream(join(directory, OUTPUT)));
     await container.start();
     await container.wait();
     await logged;
@@ -76,7 +115,6 @@ export async function runSuite(run: SuiteRun): Promise<readonly SpecResult[]> {
   } finally {
     await remove();
   }
-  return readReport(await readFile(join(directory, REPORT), 'utf8'));
 }
 
 /** One that an earlier run left behind makes room. */
@@ -111,7 +149,7 @@ function suiteCommand({ focus, skip, processes }: SuiteRun): string[] {
 }
 
 /** The same access, to the address that the API server has inside of the cluster's network. */
-async function kubeconfigWithin({ docker, clusterName, kubeconfig }: SuiteRun): Promise<string> {
+async function kubeconfigWithin({ docker, clusterName, kubeconfig }: Run): Promise<string> {
   const { NetworkSettings } = await docker.getContainer(`sandbar-${clusterName}-control-plane`).inspect();
   const address = NetworkSettings.Networks[`sandbar-${clusterName}`]?.IPAddress ?? '';
   return kubeconfig.replace(/^(\s*server: ).*$/m, `$1https://${address}:${String(API_PORT)}`);
