@@ -7,7 +7,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PARAMETER_LIMIT = 4;
 
 export default defineConfig(
-  { ignores: ['**/node_modules/', 'dist/', 'images/', 'docs/'] },
+  { ignores: ['**/node_modules/', '.sandbar/', 'dist/', 'images/', 'docs/'] },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   {
     files: ['**/*.ts'],
