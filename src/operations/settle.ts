@@ -4,7 +4,7 @@ import { chooseSubnet, overlaps, parseCidr } from '../model/cidr.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { DockerObservation, RegistryObservation } from '../engine/observe.ts';
 import { LABELS, networkName } from '../model/names.ts';
-import type { Host, NetworkSummary } from '../model/ports.ts';
+import type { ContainerSummary, Host, NetworkSummary } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 
 type PortName = keyof ClusterSpec['ports'];
@@ -113,13 +113,7 @@ export async function settleRegistry(
 ): Promise<{ readonly registry: SettledRegistry | undefined; readonly notices: readonly string[] }> {
   if (registry === undefined) return { registry: undefined, notices: [] };
   const { container, volume } = observation;
-  const otherNetworks = Object.fromEntries(
-    Object.entries(container?.addresses ?? {}).filter(
-      ([network]) =>
-        network !== networkName(name) &&
-        networks.some(({ labels, name: found }) => found === network && labels[LABELS.cluster] !== undefined),
-    ),
-  );
+  const otherNetworks = otherNetworksOf(container, networks, networkName(name));
   const settled = (port: number, notices: readonly string[] = []) => ({
     registry: { name: registry.name, port, otherNetworks },
     notices,
@@ -152,6 +146,21 @@ export async function settleRegistry(
   }
   const chosen = await nextFree(wished + 1, isFree);
   return settled(chosen, [`port ${String(wished)} is used by ${owner}: the registry is on ${String(chosen)}`]);
+}
+
+/** Addresses of a registry on the networks of other clusters, which it stays on. */
+export function otherNetworksOf(
+  registry: Pick<ContainerSummary, 'addresses'> | undefined,
+  networks: readonly NetworkSummary[],
+  ownNetwork: string,
+): SettledRegistry['otherNetworks'] {
+  return Object.fromEntries(
+    Object.entries(registry?.addresses ?? {}).filter(
+      ([network]) =>
+        network !== ownNetwork &&
+        networks.some(({ labels, name: found }) => found === network && labels[LABELS.cluster] !== undefined),
+    ),
+  );
 }
 
 function isEnabled(spec: ClusterSpec, name: PortName): boolean {

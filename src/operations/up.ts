@@ -38,6 +38,7 @@ import { together } from './phase.ts';
 import { preflight } from './preflight.ts';
 import { tellRegistry, writeRegistryHosts } from './registry.ts';
 import { runStep, throwFailures, type StepTargets } from './steps.ts';
+import { otherNetworksOf } from './settle.ts';
 import { readKept, settle, type Ground, type MintIdentity } from './up-ground.ts';
 import { planPorts, warnOfClosed } from './up-ports.ts';
 import { isMountContainer, planMounts, warnOfMissing, withMounts, type MountPlan } from './up-mounts.ts';
@@ -285,8 +286,13 @@ async function provideRegistry(
   if (changes.some(isOfRegistry)) {
     const wanted = { registryName: context.registry?.name, networkName: networkName(context.spec.name) };
     await host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
-      const { state } = await observeRegistry(runtime, wanted);
-      await applyOrThrow(plan(registryResources(context), state), targets, dependencies, signal);
+      const [{ state, container }, networks] = await Promise.all([
+        observeRegistry(runtime, wanted),
+        runtime.listNetworks(),
+      ]);
+      const otherNetworks = otherNetworksOf(container, networks, wanted.networkName);
+      const registry = context.registry && { ...context.registry, otherNetworks };
+      await applyOrThrow(plan(registryResources({ ...context, registry }), state), targets, dependencies, signal);
     });
   }
   await tellRegistry(context, runtime);

@@ -2,7 +2,7 @@
 import type { KubernetesJson, Sandbox } from './support.ts';
 
 /** Kinds that tell of time going by, and of nothing else. */
-const PASSING = ['Event', 'Lease', 'ComponentStatus', 'NodeMetrics', 'PodMetrics'];
+const PASSING = ['Event', 'Lease', 'ComponentStatus'];
 
 /** Is there while metrics-server answers, which nobody waits for. */
 const METRICS_REGISTRATION = 'v1beta1.metrics.k8s.io';
@@ -12,7 +12,8 @@ export async function readApi(
   sandbox: Sandbox,
   { isSameObject = () => true }: { readonly isSameObject?: (object: KubernetesJson) => boolean } = {},
 ): Promise<Readonly<Record<string, unknown>>> {
-  const names = (await sandbox.mustKubectl(['api-resources', '--verbs=list', '-o', 'name'])).trim().split('\n');
+  const resources = (await sandbox.mustKubectl(['api-resources', '--verbs=list', '-o', 'name'])).trim().split('\n');
+  const names = resources.filter((name) => !name.endsWith('.metrics.k8s.io'));
   const { items } = await sandbox.getObject(names.join(','), '-A');
   const kept = items.filter(
     (item) => !PASSING.includes(String(item['kind'])) && item.metadata.name !== METRICS_REGISTRATION,

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DockerRuntime } from '../../src/adapters/docker.ts';
 import { environment, isDockerMissing, layerImage, provideTestImage, TEST_IMAGE } from '../fixtures/docker.ts';
-import { createSandbox, type Sandbox } from './support.ts';
+import { createSandbox, eventually, type Sandbox } from './support.ts';
 
 const run = promisify(execFile);
 
@@ -238,6 +238,11 @@ describe.skipIf(isDockerMissing)('doctor', () => {
 
   it('finds nothing wrong with a new cluster', async () => {
     await sandbox.up();
+    // Nobody waits for metrics; until they are served, doctor says that they are not.
+    await eventually('metrics', async () => {
+      const { exitCode } = await sandbox.kubectl(['top', 'nodes']);
+      return exitCode === 0 ? true : undefined;
+    });
     const report = await examine(sandbox);
     expect(linesOf(report)).toEqual([]);
     expect(report.exitCode).toBe(0);

@@ -60,7 +60,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
 
     const status = JSON.parse(await sandbox.must(['status', '-o', 'json'])) as StatusOutput;
     expect(status.isReady).toBe(true);
-    expect(status.components.map(({ component }) => component).sort()).toEqual([...COMPONENTS].sort());
+    expect(status.components.map(({ component }) => component).sort()).toEqual([...COMPONENTS, 'registry'].sort());
     const list = JSON.parse(await sandbox.must(['list', '-o', 'json'])) as { name: string; state: string }[];
     expect(list.find(({ name }) => name === sandbox.name)?.state).toBe('running');
   });
@@ -268,7 +268,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
     expect(await sandbox.containerIds()).toEqual({});
     const list = JSON.parse(await sandbox.must(['list', '-o', 'json'])) as { name: string; state: string }[];
     expect(list.find(({ name }) => name === sandbox.name)?.state).toBe('down');
-    expect(await volumeNames(sandbox)).toHaveLength(7);
+    expect(await volumeNames(sandbox)).toHaveLength(8);
     expect(await sandbox.must(['down'])).toContain('data are kept');
     const status = await sandbox.run(['status']);
     expect(status.exitCode).toBe(4);
@@ -297,7 +297,7 @@ describe.skipIf(isDockerMissing)('a cluster', () => {
     expect(refused.exitCode).toBe(2);
     expect(refused.stderr).toContain('--yes');
     expect(await sandbox.containerIds()).toEqual(before);
-    expect(await volumeNames(sandbox)).toHaveLength(7);
+    expect(await volumeNames(sandbox)).toHaveLength(8);
 
     await sandbox.must(['down', '--volumes', '--yes']);
     expect(await sandbox.containerIds()).toEqual({});
@@ -316,8 +316,8 @@ describe.skipIf(isDockerMissing)('two clusters', () => {
   const second = createSandbox('two');
 
   it('come up at once, side by side, and one goes without the other noticing', async () => {
-    // One user's commands know of each other by the locks in one directory.
-    const env = { XDG_STATE_HOME: first.env['XDG_STATE_HOME'] };
+    // One user's commands know of each other by the locks in one directory, and have one registry.
+    const env = { XDG_STATE_HOME: first.env['XDG_STATE_HOME'], SANDBAR_REGISTRY: first.registryName };
     await Promise.all([first.up([], { env }), second.up([], { env })]);
     const ports = [...Object.values(await first.ports()), ...Object.values(await second.ports())];
     expect(new Set(ports).size).toBe(10);
@@ -326,12 +326,12 @@ describe.skipIf(isDockerMissing)('two clusters', () => {
     for (const sandbox of [first, second]) {
       const nodes = await sandbox.getObject('nodes');
       expect(nodes.items.map(({ metadata }) => metadata.name)).toEqual([`sandbar-${sandbox.name}`]);
-      expect((await sandbox.up()).steps).toEqual([]);
+      expect((await sandbox.up([], { env })).steps).toEqual([]);
     }
     const before = await startTimes(second);
-    await first.must(['down', '--volumes', '--yes']);
+    await first.must(['down', '--volumes', '--yes'], { env });
     expect(await startTimes(second)).toEqual(before);
-    expect((await second.run(['status'])).exitCode).toBe(0);
+    expect((await second.run(['status'], { env })).exitCode).toBe(0);
   });
 });
 
