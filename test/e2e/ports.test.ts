@@ -7,6 +7,7 @@ import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { ClusterStatus } from '../../src/operations/status.ts';
 import type { PortListing } from '../../src/operations/port-list.ts';
+import { findFreePort } from '../fixtures/free-port.ts';
 import { TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { balancer, whoApp } from './fixtures/ports.ts';
 import { createSandbox, eventually } from './support.ts';
@@ -64,13 +65,6 @@ async function askDatagram(port: number, host = '127.0.0.1'): Promise<(Answer & 
 }
 
 /** A port that nobody has just now. */
-async function freePort(): Promise<number> {
-  const server = await listen(0);
-  const { port } = server.address() as AddressInfo;
-  await close(server);
-  return port;
-}
-
 async function listen(port: number): Promise<Server> {
   const server = createServer().listen(port, '127.0.0.1');
   await once(server, 'listening');
@@ -106,7 +100,7 @@ async function change(service: string, spec: object): Promise<void> {
 }
 
 beforeAll(async () => {
-  declared = await freePort();
+  declared = await findFreePort();
   await sandbox.writeConfig(`publish: ['${String(declared)}:service/who:http']\n`);
   await sandbox.up();
   await sandbox.must(['image', 'load', TOOLBOX_IMAGE]);
@@ -117,7 +111,7 @@ beforeAll(async () => {
 
 describe('a Service of type LoadBalancer', () => {
   it('answers at its address and on 127.0.0.1, over TCP and UDP, and is shown where one would look', async () => {
-    const [http, dns] = [await freePort(), await freePort()];
+    const [http, dns] = [await findFreePort(), await findFreePort()];
     await applyObjects(balancer('first', { http, dns }));
     expect((await untilAnswered(http)).pod).toMatch(/^who-/);
     expect(await askDatagram(dns)).toMatchObject({ message: 'hello' });
@@ -170,7 +164,7 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('shows pods the client itself at its address with externalTrafficPolicy Local, and the node else', async () => {
-    const http = await freePort();
+    const http = await findFreePort();
     await applyObjects(balancer('source', { http }, { externalTrafficPolicy: 'Local' }));
     const address = await addressOf('source');
     const gateway = address.replace(/\.\d+$/, '.1');
@@ -186,7 +180,7 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('keeps a client with its pod under sessionAffinity ClientIP, on both ways', async () => {
-    const http = await freePort();
+    const http = await findFreePort();
     await applyObjects(balancer('sticky', { http }, { sessionAffinity: 'ClientIP' }));
     const address = await addressOf('sticky');
     await untilAnswered(http, address);
@@ -199,7 +193,7 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('takes the next free port where its own is taken, keeps that, and gives all back with the Service', async () => {
-    const http = await freePort();
+    const http = await findFreePort();
     const program = await listen(http);
     await applyObjects(balancer('one', { http }));
     const one = await hostPortOf('one', http);
@@ -215,7 +209,7 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('obeys loadBalancerSourceRanges on 127.0.0.1 too, and says so', async () => {
-    const http = await freePort();
+    const http = await findFreePort();
     await applyObjects(balancer('ranged', { http }, { loadBalancerSourceRanges: ['10.0.0.0/8'] }));
     const closed = await eventually('it is refused', async () =>
       (await listed()).find(({ target, state }) => target === `service/ranged:${String(http)}` && state === 'closed'),
@@ -230,7 +224,7 @@ describe('a Service of type LoadBalancer', () => {
   });
 
   it('loses address, port and every trace when its type changes, and has no node port unless it wants one', async () => {
-    const http = await freePort();
+    const http = await findFreePort();
     await applyObjects(balancer('changing', { http }, { allocateLoadBalancerNodePorts: false }));
     await untilAnswered(http);
     expect((await sandbox.getObject('service', 'changing')).spec['ports']).not.toMatchObject([
@@ -250,7 +244,7 @@ describe('a Service of type LoadBalancer', () => {
     const { Networks: networks } = (await sandbox.inspect('agent')).NetworkSettings;
     const gateway = networks[`sandbar-${sandbox.name}`]?.Gateway ?? '';
     const wished = gateway.replace(/\.\d+$/, '.200');
-    const ports = [await freePort(), await freePort()] as const;
+    const ports = [await findFreePort(), await findFreePort()] as const;
     await applyObjects(balancer('wished', { http: ports[0] }, { loadBalancerIP: wished }));
     expect(await addressOf('wished')).toBe(wished);
     await applyObjects(balancer('late', { http: ports[1] }, { loadBalancerIP: wished }));
@@ -275,13 +269,13 @@ describe('sandbar port', () => {
     const headless = balancer('headless', { http: 80 }, { type: 'ClusterIP', clusterIP: 'None' });
     await applyObjects(headless);
     for (const target of ['service/who:80', 'deployment/who:http', `pod/${pods}:8080`, 'svc/headless:http']) {
-      const port = await freePort();
+      const port = await findFreePort();
       await sandbox.must(['port', 'add', String(port), target]);
       expect((await untilAnswered(port)).pod, target).toMatch(/^who-/);
       await sandbox.must(['port', 'rm', String(port)]);
       expect(await isOpen(port)).toBe(false);
     }
-    const port = await freePort();
+    const port = await findFreePort();
     await sandbox.must(['port', 'add', `127.0.0.1:${String(port)}:deployment/who:dns/udp`]);
     expect(await askDatagram(port)).toMatchObject({ message: 'hello' });
     await sandbox.must(['port', 'rm', `${String(port)}/udp`]);
@@ -291,7 +285,7 @@ describe('sandbar port', () => {
   it('refuses what cannot be, with what would be right', async () => {
     const program = await listen(0);
     const { port: taken } = program.address() as AddressInfo;
-    const free = String(await freePort());
+    const free = String(await findFreePort());
     const refusals: readonly (readonly [readonly string[], number, RegExp])[] = [
       [[free, 'service/woh:80'], 4, /no Service "woh"[^]*did you mean service\/who\?/],
       [[free, 'service/who:8080'], 4, /service\/who has no port 8080[^]*http = 80/],
@@ -319,7 +313,7 @@ describe('sandbar port', () => {
   it('leads elsewhere when it is asked to, and ends the connections to where it led', async () => {
     await applyObjects(whoApp('other', { replicas: 1 }));
     await sandbox.mustKubectl(['rollout', 'status', 'deployment/other', '--timeout=60s']);
-    const port = await freePort();
+    const port = await findFreePort();
     await sandbox.must(['port', 'add', String(port), 'deployment/who:8080']);
     const client = connect({ host: '127.0.0.1', port });
     await once(client, 'connect');
@@ -336,7 +330,7 @@ describe('sandbar port', () => {
   });
 
   it('outlives its pods, a scale to nothing and back, and the end of either container that serves it', async () => {
-    const [port, balanced] = [await freePort(), await freePort()];
+    const [port, balanced] = [await findFreePort(), await findFreePort()];
     await sandbox.must(['port', 'add', String(port), 'deployment/who:http']);
     await applyObjects(balancer('lasting', { http: balanced }));
     const first = await untilAnswered(port);
@@ -410,7 +404,7 @@ describe('sandbar port', () => {
   });
 
   it('keeps over a reset what the file publishes, and what a command did when asked to', async () => {
-    const port = await freePort();
+    const port = await findFreePort();
     await sandbox.must(['port', 'add', String(port), 'service/who:http']);
     await sandbox.must(['reset', '--yes', '--keep', 'ports']);
     expect((await listed()).map(({ hostPort, state }) => [hostPort, state]).toSorted()).toEqual(

@@ -6,7 +6,6 @@ import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { connect as connectHttp2 } from 'node:http2';
 import { request } from 'node:https';
-import { createServer, type AddressInfo } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { credentials, makeGenericClientConstructor } from '@grpc/grpc-js';
@@ -14,6 +13,7 @@ import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { createTar } from '../../src/model/tar.ts';
+import { findFreePort } from '../fixtures/free-port.ts';
 import { echoApp, echoScript, grpcService, ingress, toolboxPod, TOOLBOX_IMAGE } from './fixtures/apps.ts';
 import { withBrowser } from './gallery.ts';
 import { createSandbox, eventually, SANDBAR } from './support.ts';
@@ -312,15 +312,6 @@ describe('sandbar trust', () => {
     expect(await browse()).toMatch(/^200 .*"name":"one"/);
   });
 });
-
-async function findFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: free } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return free;
-}
 
 function isInstalled(program: string): boolean {
   return (process.env['PATH'] ?? '').split(delimiter).some((folder) => existsSync(join(folder, program)));

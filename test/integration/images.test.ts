@@ -1,7 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -9,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { connectEngine, type Engine } from '../../src/adapters/docker-engine.ts';
 import { DockerImageBuilder } from '../../src/adapters/image-builder.ts';
 import { getPlan, goArchitecture, planImages, type ImageBuild } from '../../src/model/images.ts';
+import { findFreePort } from '../fixtures/free-port.ts';
 
 const run = promisify(execFile);
 const tag = `sandbar-test/images:${String(process.pid)}`;
@@ -157,7 +157,7 @@ async function startRegistry(): Promise<Registry | undefined> {
   if (program === undefined) return undefined;
   const folder = join(directory, 'registry');
   await mkdir(folder, { recursive: true });
-  const address = `127.0.0.1:${String(await freePort())}`;
+  const address = `127.0.0.1:${String(await findFreePort())}`;
   // Perl's crypt is the C library's, which knows bcrypt: the only kind of hash that the registry takes.
   const { stdout: hash } = await run('perl', ['-e', 'print crypt("secret", q($2y$05$abcdefghijklmnopqrstuu))']);
   await writeFile(join(folder, 'htpasswd'), `team:${hash}\n`);
@@ -189,14 +189,6 @@ async function findRegistryProgram(): Promise<string | undefined> {
     // No Debian, or no package server: the tests say what they need.
     return undefined;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 async function waitForAnswer(url: string, server: ChildProcess): Promise<void> {

@@ -1,6 +1,5 @@
 /** How soon a port of this machine answers. The API server is what answers: it is there in every cluster. */
-import { createServer, type AddressInfo } from 'node:net';
-import { once } from 'node:events';
+import { findFreePort } from '../../fixtures/free-port.ts';
 import type { Measurements } from '../measures.ts';
 import { httpsStatus, type Subject } from '../subject.ts';
 
@@ -12,14 +11,14 @@ export async function preparePorts(subject: Subject): Promise<void> {
 }
 
 export async function measurePorts(subject: Subject, measurements: Measurements): Promise<void> {
-  const added = await freePort();
+  const added = await findFreePort();
   const startedAt = performance.now();
   await subject.sandbar('port', 'add', String(added), 'service/kubernetes:443');
   await untilAnswered(subject, added);
   measurements.record('port-add', (performance.now() - startedAt) / 1000);
   await subject.sandbar('port', 'rm', String(added));
 
-  const balanced = await freePort();
+  const balanced = await findFreePort();
   const objects = JSON.stringify(await balancer(subject, balanced));
   const appliedAt = performance.now();
   const applied = subject.kubectl(['apply', '-f', '-'], objects);
@@ -61,13 +60,4 @@ async function balancer(subject: Subject, port: number): Promise<object> {
       },
     ],
   };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

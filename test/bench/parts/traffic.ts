@@ -1,10 +1,9 @@
 /** Requests through the ingress to a pod, beside the same server behind a port of Docker's own and on the host itself. */
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import autocannon from 'autocannon';
+import { findFreePort } from '../../fixtures/free-port.ts';
 import { buildImage, removeImage } from '../images.ts';
 import type { Measurements } from '../measures.ts';
 import type { Subject } from '../subject.ts';
@@ -200,15 +199,6 @@ async function startOnHost(subject: Subject): Promise<Started> {
       return exited;
     },
   };
-}
-
-async function findFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 function workload(): object {

@@ -76,7 +76,7 @@ func newRegistrar(server *apiServer) (*registrar, error) {
 
 // run looks at what the API server has in memory, which costs nothing as long as all is well.
 func (r *registrar) run(ctx context.Context) {
-	for {
+	for len(r.wanted) > 0 {
 		for _, service := range r.wanted {
 			if err := r.settle(ctx, service); err != nil && ctx.Err() == nil {
 				klog.ErrorS(err, "Could not make or remove an APIService", "name", service.Name)
