@@ -3,8 +3,6 @@ package mounts
 import (
 	"errors"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"sandbar.dev/lib/mounts"
-	"sandbar.dev/lib/packets"
 )
 
 // giver is the connection to a mount container.
@@ -21,29 +18,8 @@ type giver struct {
 	connection *net.UnixConn
 }
 
-// meet accepts mount containers until the listener is closed.
-func (s *Service) meet(directory string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return nil, err
-	}
-	listener, err := packets.Listen(filepath.Join(directory, mounts.SocketName))
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			connection, err := listener.AcceptUnix()
-			if err != nil {
-				return
-			}
-			go s.serveGiver(connection)
-		}
-	}()
-	return listener, nil
-}
-
+// serveGiver speaks with a mount container.
 func (s *Service) serveGiver(connection *net.UnixConn) {
-	defer connection.Close()
 	fields, err := mounts.Receive(connection)
 	if err != nil || len(fields) != 1 {
 		return

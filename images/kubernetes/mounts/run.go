@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"sandbar.dev/lib/mounts"
+	"sandbar.dev/lib/packets"
 )
 
 const (
@@ -33,7 +35,7 @@ func (s *Service) Run(ctx context.Context, client clientset.Interface) error {
 	}
 	defer control.Close()
 	go s.serveCommands(control)
-	givers, err := s.meet(mounts.MeetingDirectory)
+	givers, err := packets.Serve(filepath.Join(mounts.MeetingDirectory, mounts.SocketName), s.serveGiver)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/cloudnativelabs/kube-router/v2/pkg/utils"
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -173,13 +172,6 @@ func wheneverNamespaces(change func()) cache.ResourceEventHandler {
 		},
 		DeleteFunc: func(any) { change() },
 	}
-}
-
-func withoutManagedFields(object any) (any, error) {
-	if accessor, err := meta.Accessor(object); err == nil {
-		accessor.SetManagedFields(nil)
-	}
-	return object, nil
 }
 
 // withoutUnread keeps of a pod and a namespace what policies are about.

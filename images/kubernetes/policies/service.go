@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"sandbar.dev/kubernetes/objects"
 	"sandbar.dev/lib/agent"
 )
 
@@ -76,9 +77,9 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
+	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(objects.WithoutManagedFields))
 	s.policies = factory.Networking().V1().NetworkPolicies().Informer()
-	if _, err := s.policies.AddEventHandler(whenever(s.change)); err != nil {
+	if _, err := s.policies.AddEventHandler(objects.Whenever(s.change)); err != nil {
 		return err
 	}
 	factory.Start(ctx.Done())
@@ -250,13 +251,5 @@ func (s *Service) change() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
-	}
-}
-
-func whenever(change func()) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { change() },
-		UpdateFunc: func(any, any) { change() },
-		DeleteFunc: func(any) { change() },
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"sandbar.dev/kubernetes/objects"
 	"sandbar.dev/lib/packets"
 	"sandbar.dev/lib/ports"
 )
@@ -84,7 +83,7 @@ func Run(ctx context.Context, client clientset.Interface, loadBalancerSubnet str
 	s.writer = newWriter(client, s.services, s.records)
 	go s.writer.run(ctx)
 	// Only now: whoever comes must find out at once what is wanted.
-	listener, err := s.meet(ctx)
+	listener, err := packets.Serve(ports.SocketPath, func(connection *net.UnixConn) { s.serve(ctx, connection) })
 	if err != nil {
 		return err
 	}
@@ -126,19 +125,14 @@ func (s *Service) follow(ctx context.Context, client clientset.Interface) error 
 			// What is looked at next is as it is by then.
 		}
 	}
-	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { s.change() },
-		UpdateFunc: func(any, any) { s.change() },
-		DeleteFunc: func(any) { s.change() },
-	}
 	var synced []cache.InformerSynced
 	for _, informer := range []cache.SharedIndexInformer{
 		services.Core().V1().Services().Informer(), records.Core().V1().ConfigMaps().Informer(),
 	} {
-		if err := informer.SetTransform(withoutManagedFields); err != nil {
+		if err := informer.SetTransform(objects.WithoutManagedFields); err != nil {
 			return err
 		}
-		registration, err := informer.AddEventHandler(handler)
+		registration, err := informer.AddEventHandler(objects.Whenever(s.change))
 		if err != nil {
 			return err
 		}
@@ -162,37 +156,8 @@ func (s *Service) follow(ctx context.Context, client clientset.Interface) error 
 	return nil
 }
 
-// withoutManagedFields keeps what nobody here reads out of memory.
-func withoutManagedFields(object any) (any, error) {
-	if accessor, isObject := object.(metav1.Object); isObject {
-		accessor.SetManagedFields(nil)
-	}
-	return object, nil
-}
-
-// meet accepts ports containers, and commands in them, until the listener is closed.
-func (s *Service) meet(ctx context.Context) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(ports.SocketPath), 0o755); err != nil {
-		return nil, err
-	}
-	listener, err := packets.Listen(ports.SocketPath)
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			connection, err := listener.AcceptUnix()
-			if err != nil {
-				return
-			}
-			go s.serve(ctx, connection)
-		}
-	}()
-	return listener, nil
-}
-
+// serve speaks with a ports container, or with a command in it.
 func (s *Service) serve(ctx context.Context, connection *net.UnixConn) {
-	defer connection.Close()
 	greeting, err := ports.ReceiveGreeting(connection)
 	switch {
 	case err != nil:

@@ -39,6 +39,31 @@ func Listen(path string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
+// Serve listens at path, in a folder that it makes, and calls serve with every connection until the listener is closed.
+// A connection ends when serve returns.
+func Serve(path string, serve func(connection *net.UnixConn)) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	listener, err := Listen(path)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			connection, err := listener.AcceptUnix()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				serve(connection)
+			}()
+		}
+	}()
+	return listener, nil
+}
+
 // Dial connects to the socket at path.
 func Dial(path string) (*net.UnixConn, error) {
 	return net.DialUnix(Network, nil, &net.UnixAddr{Name: path, Net: Network})
