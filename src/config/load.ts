@@ -300,6 +300,7 @@ function settingsOf(
     name: config.name ?? DEFAULTS.name,
     kubernetes: {
       version: findKubernetes(String(kubernetes?.version ?? DEFAULT_KUBERNETES)) ?? DEFAULT_KUBERNETES,
+      isVersionNamed: kubernetes?.version !== undefined,
       isEncrypted: kubernetes?.encryptionAtRest ?? false,
       admission: {
         enabled: (kubernetes?.admissionPlugins?.enable ?? []).filter((name) => name !== undefined),

@@ -31,7 +31,8 @@ export const ERRORS = {
   },
   CONFIRMATION_NEEDED: {
     exitCode: 2,
-    meaning: 'Data would be lost, and there is no terminal to ask on.',
+    meaning:
+      'Data would be lost, or Kubernetes would become a newer version that nobody named, and there is no terminal to ask on.',
     fix: '`--yes` agrees. `sandbar up --dry-run` shows beforehand what would go.',
   },
   DOCKER_MISSING: {

@@ -2,7 +2,7 @@
 import { hashOf } from './hash.ts';
 import type { Identity } from './identity.ts';
 import { clusterNameProblem } from './names.ts';
-import { upgradeProblem } from './versions.ts';
+import { findKubernetes, minorOf, upgradeProblem } from './versions.ts';
 
 /** Id of the volume that holds a cluster's snapshots; no part of the cluster uses it, so that `up` leaves it alone. */
 export const SNAPSHOTS_VOLUME = 'volume/snapshots';
@@ -79,10 +79,15 @@ export function misfitOf(
       fix: `sandbar up --name ${snapshot.cluster} makes one of this name, --name ${snapshot.cluster} imports there`,
     };
   }
-  if (upgradeProblem(snapshot.kubernetes, ground.kubernetes) !== undefined) {
+  const upgrade = upgradeProblem(snapshot.kubernetes, ground.kubernetes);
+  if (upgrade !== undefined) {
+    const minor = findKubernetes(`1.${String(minorOf(snapshot.kubernetes))}`);
     return {
       problem: `its objects are of Kubernetes ${snapshot.kubernetes}, the cluster is ${ground.kubernetes}`,
-      fix: 'use the version of Sandbar that it was taken with',
+      fix:
+        upgrade === 'newer' && minor !== undefined
+          ? `set kubernetes.version to '${minor}' in sandbar.yaml, then sandbar up`
+          : 'use the version of Sandbar that it was taken with',
     };
   }
   if (snapshot.keyId !== undefined && snapshot.keyId !== ground.keyId) {

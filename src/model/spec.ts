@@ -32,6 +32,8 @@ export type ClusterSpec = {
   readonly name: string;
   readonly kubernetes: {
     readonly version: KubernetesMinor;
+    /** The user named it; else it is the default of this Sandbar. */
+    readonly isVersionNamed: boolean;
     /** Text of upstream's audit policy; undefined where nothing is logged. */
     readonly auditPolicy: string | undefined;
     /** Whether Secrets are written encrypted. */

@@ -4,6 +4,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import { containerName, LABELS } from '../model/names.ts';
+import { versionOf, type ClusterSpec } from '../model/spec.ts';
 import { findKubernetes, minorOf, upgradeProblem } from '../model/versions.ts';
 import { clusterNotFound, componentOf, readPrivateFile, type Reader } from './access.ts';
 
@@ -17,16 +18,37 @@ export type UpOrigin = {
   readonly flags: ConfigFlags;
 };
 
-export type LastUp = UpOrigin & {
-  readonly version: 1;
-  /** As of the datastore: `v1.36.3`. */
+/** In which form the datastore holds objects. */
+export type StoredForm = {
+  /** The version that has written them: `v1.36.3`. */
   readonly kubernetes: string;
+  /** Whether Secrets are written encrypted. */
+  readonly isEncrypted: boolean;
 };
+
+/** Records of an older Sandbar tell nothing of encryption. */
+export type LastUp = UpOrigin &
+  Pick<StoredForm, 'kubernetes'> &
+  Partial<Pick<StoredForm, 'isEncrypted'>> & { readonly version: 1 };
 
 /** Undefined where there is no record, as in clusters older than it, or none that this version reads. */
 export async function readLastUp(runtime: Runtime, clusterName: string, reader?: Reader): Promise<LastUp | undefined> {
   const text = await readPrivateFile(runtime, clusterName, { path: LAST_UP_PATH, reader });
   return text === undefined ? undefined : parseLastUp(text);
+}
+
+/** The form that a cluster's objects have now, whatever its file says meanwhile; without a record it is the file's. */
+export async function readStoredForm(
+  runtime: Runtime,
+  spec: Pick<ClusterSpec, 'name' | 'kubernetes'>,
+): Promise<StoredForm> {
+  const { kubernetes, isEncrypted } = { ...formOf(spec), ...(await readLastUp(runtime, spec.name)) };
+  return { kubernetes, isEncrypted };
+}
+
+/** The form that objects have after an `up` with this spec. */
+export function formOf(spec: Pick<ClusterSpec, 'kubernetes'>): StoredForm {
+  return { kubernetes: versionOf(spec), isEncrypted: spec.kubernetes.isEncrypted };
 }
 
 /** The same for a cluster that may be down; an error where nothing of it is there. */
@@ -49,25 +71,37 @@ export async function findLastUp(
 export async function recordLastUp(
   runtime: Runtime,
   clusterName: string,
-  {
-    origin,
-    last,
-    kubernetes,
-  }: { readonly origin: UpOrigin; readonly last: LastUp | undefined; readonly kubernetes: string },
+  { origin, last, form }: { readonly origin: UpOrigin; readonly last: LastUp | undefined; readonly form: StoredForm },
 ): Promise<void> {
-  if (last !== undefined) requireUpgradable(last, kubernetes);
-  const content = formatLastUp(origin, kubernetes);
-  if (last !== undefined && content === formatLastUp(last, last.kubernetes)) return;
+  if (last !== undefined) requireUpgradable(last, form.kubernetes);
+  const content = formatLastUp(origin, form);
+  if (last !== undefined && content === formatLastUp(last, last)) return;
   const file = { path: LAST_UP_PATH, mode: 0o600, content };
   await runtime.writeFile(containerName(clusterName, 'control-plane'), file);
 }
 
-/** Says that the datastore goes on with another version of Kubernetes; refuses where that cannot be. */
-export function announceUpgrade(last: LastUp | undefined, kubernetes: string, emit: Emit): void {
-  if (last === undefined || minorOf(last.kubernetes) === minorOf(kubernetes)) return;
+/**
+ * Says that the datastore goes on with another version of Kubernetes; refuses where that cannot be. Returns the question
+ * to ask before where nobody has named that version: there is no way back.
+ */
+export function announceUpgrade(
+  last: LastUp | undefined,
+  spec: Pick<ClusterSpec, 'kubernetes'>,
+  emit: Emit,
+): { readonly question: string; readonly hint: string } | undefined {
+  const kubernetes = versionOf(spec);
+  const before = last && minorOf(last.kubernetes);
+  if (last === undefined || before === undefined || before === minorOf(kubernetes)) return undefined;
   requireUpgradable(last, kubernetes);
-  const text = `this takes the cluster from Kubernetes ${last.kubernetes} to ${kubernetes}; its data are kept`;
-  emit({ type: 'notice', text });
+  const deed = `this takes the cluster from Kubernetes ${last.kubernetes} to ${kubernetes}`;
+  emit({ type: 'notice', text: `${deed}; its data are kept` });
+  if (spec.kubernetes.isVersionNamed) return undefined;
+  const [old, asked] = [`1.${String(before)}`, spec.kubernetes.version];
+  const stay = findKubernetes(old) === undefined ? '' : `, or stay: set kubernetes.version to '${old}' in sandbar.yaml`;
+  return {
+    question: `${deed}, as nothing names a version, and there is no way back`,
+    hint: `add --yes to agree, or set it to '${asked}'${stay}`,
+  };
 }
 
 function requireUpgradable(last: LastUp, kubernetes: string): void {
@@ -87,8 +121,12 @@ function requireUpgradable(last: LastUp, kubernetes: string): void {
   );
 }
 
-function formatLastUp({ file, flags }: UpOrigin, kubernetes: string): string {
-  return `${JSON.stringify({ version: 1, file, flags: recordedFlags(flags), kubernetes }, undefined, 2)}\n`;
+function formatLastUp(
+  { file, flags }: UpOrigin,
+  { kubernetes, isEncrypted }: Pick<LastUp, 'kubernetes' | 'isEncrypted'>,
+): string {
+  const record = { version: 1, file, flags: recordedFlags(flags), kubernetes, isEncrypted };
+  return `${JSON.stringify(record, undefined, 2)}\n`;
 }
 
 function parseLastUp(text: string): LastUp | undefined {

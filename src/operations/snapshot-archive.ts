@@ -3,11 +3,17 @@ import { pipeline, Readable, Writable } from 'node:stream';
 import { promisify } from 'node:util';
 import { constants, createGunzip, createGzip } from 'node:zlib';
 import { SandbarError } from '../model/errors.ts';
-import { versionOf, type ClusterSpec } from '../model/spec.ts';
-import { keyIdOf, memberProblem, misfitOf, parseSnapshot, sizeOf, type Snapshot } from '../model/snapshots.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+import {
+  memberProblem,
+  misfitOf,
+  parseSnapshot,
+  sizeOf,
+  type Snapshot,
+  type SnapshotGround,
+} from '../model/snapshots.ts';
 import { readMember, readTar, TAR_END, tarPadding } from '../model/tar.ts';
 import { accessStopped } from './start-over.ts';
-import type { ClusterAccess } from './access.ts';
 import { inPhase } from './phase.ts';
 import {
   folderOf,
@@ -18,7 +24,7 @@ import {
   requireSpace,
   withWorker,
 } from './snapshot-worker.ts';
-import { requireWhole } from './snapshot-restore.ts';
+import { groundOf, requireWhole } from './snapshot-restore.ts';
 import { cleanAfterFailure, getSnapshot, locked, requireFree, requireName, type SnapshotContext } from './snapshots.ts';
 
 /** Name of the folder of an import, whose own name is not known yet; none that a snapshot can have. */
@@ -86,6 +92,7 @@ export async function importSnapshot(
   try {
     return await locked(spec.name, context, async () => {
       const access = await accessStopped(spec.name, ports);
+      const ground = await groundOf(spec, access, ports.runtime);
       return withWorker(access, ports, async (worker) => {
         const present = await listSnapshots(worker);
         const partial = partialFolderOf(IMPORT);
@@ -93,7 +100,7 @@ export async function importSnapshot(
           const result = await cleanAfterFailure(IMPORT, worker, async () => {
             await worker.run(['mkdir', partial]);
             const archive = checkMembers(unzip(file), path, async (found) => {
-              requireFit(found, { spec, access }, path);
+              requireFit(found, ground, path);
               requireFree(name ?? found.name, present);
               await requireSpace(worker, sizeOf(found));
             });
@@ -159,17 +166,7 @@ function unzip(file: Readable): Readable {
   return pipeline(file, createGunzip(), () => undefined);
 }
 
-function requireFit(
-  snapshot: Snapshot,
-  { spec, access }: { readonly spec: ClusterSpec; readonly access: ClusterAccess },
-  path: string,
-): void {
-  const ground = {
-    cluster: spec.name,
-    kubernetes: versionOf(spec),
-    network: spec.network,
-    keyId: keyIdOf(access.identity),
-  };
+function requireFit(snapshot: Snapshot, ground: SnapshotGround, path: string): void {
   const misfit = misfitOf(snapshot, ground);
   if (misfit === undefined) return;
   throw new SandbarError('SNAPSHOT_INVALID', `the snapshot in ${path} does not fit this cluster: ${misfit.problem}`, {

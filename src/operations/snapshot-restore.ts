@@ -9,10 +9,11 @@
 import { SandbarError } from '../model/errors.ts';
 import { LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
-import { versionOf, type ClusterSpec } from '../model/spec.ts';
-import { keyIdOf, misfitOf, RESTORING_LABEL, sizeOf, type Snapshot } from '../model/snapshots.ts';
+import type { ClusterSpec } from '../model/spec.ts';
+import { keyIdOf, misfitOf, RESTORING_LABEL, sizeOf, type Snapshot, type SnapshotGround } from '../model/snapshots.ts';
 import { componentOf, withCluster, type ClusterAccess } from './access.ts';
 import { KEPT_NOTHING, resetDatastore } from './datastore.ts';
+import { readStoredForm } from './last-up.ts';
 import { inPhase, together } from './phase.ts';
 import {
   folderOf,
@@ -56,7 +57,7 @@ export async function restoreSnapshot(request: RestoreRequest, context: Snapshot
     const access = await thaw(await accessStopped(spec.name, ports), ports.runtime);
     const snapshot = await withWorker(access, ports, async (worker) => {
       const found = getSnapshot(request.name, await listSnapshots(worker));
-      await requireRestorable(found, { spec, access }, worker);
+      await requireRestorable(found, await groundOf(spec, access, ports.runtime), worker);
       await confirmLoss(found, request);
       await whileMarked(access, found, ports.runtime, () => replace(found, { access, worker, request, context }));
       return found;
@@ -148,18 +149,18 @@ async function whileMarked(
   await runtime.removeContainer(id);
 }
 
-async function requireRestorable(
-  snapshot: Snapshot,
-  { spec, access }: { readonly spec: ClusterSpec; readonly access: ClusterAccess },
-  worker: Worker,
-): Promise<void> {
+/** What a snapshot has to fit: the control plane that is there reads it first, whatever `up` makes of it then. */
+export async function groundOf(
+  { name, kubernetes, network }: ClusterSpec,
+  { identity }: ClusterAccess,
+  runtime: Runtime,
+): Promise<SnapshotGround> {
+  const form = await readStoredForm(runtime, { name, kubernetes });
+  return { cluster: name, kubernetes: form.kubernetes, network, keyId: keyIdOf(identity) };
+}
+
+async function requireRestorable(snapshot: Snapshot, ground: SnapshotGround, worker: Worker): Promise<void> {
   const { name, sizeBytes } = snapshot;
-  const ground = {
-    cluster: spec.name,
-    kubernetes: versionOf(spec),
-    network: spec.network,
-    keyId: keyIdOf(access.identity),
-  };
   const misfit = misfitOf(snapshot, ground);
   if (misfit !== undefined) {
     throw new SandbarError('SNAPSHOT_INVALID', `snapshot ${name} does not fit this cluster: ${misfit.problem}`, {

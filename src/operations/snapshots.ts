@@ -4,7 +4,7 @@ import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { containerName, LABELS } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
-import { versionOf, type ClusterSpec } from '../model/spec.ts';
+import type { ClusterSpec } from '../model/spec.ts';
 import {
   defaultSnapshotName,
   keyIdOf,
@@ -21,6 +21,7 @@ import {
   type ClusterAccess,
 } from './access.ts';
 import { whileHeld } from './datastore.ts';
+import { readStoredForm, type StoredForm } from './last-up.ts';
 import { inPhase, together } from './phase.ts';
 import {
   folderOf,
@@ -55,6 +56,7 @@ export async function createSnapshot(
   return locked(spec.name, context, async () => {
     requireRestored(await ports.runtime.listContainers({ key: LABELS.cluster, value: spec.name }));
     const access = await thaw(await accessCluster(ports.runtime, spec.name), ports.runtime);
+    const form = await readStoredForm(ports.runtime, spec);
     return withWorker(access, ports, async (worker) => {
       requireFree(name, await listSnapshots(worker));
       await worker.run(['mkdir', '-p', LIVE.volumes]);
@@ -67,7 +69,7 @@ export async function createSnapshot(
       return inPhase('snapshot', 'copying', context, async () => {
         const result = await cleanAfterFailure(name, worker, async () => {
           await copyHeld(name, { access, worker, context });
-          const snapshot = await describe(name, worker, { spec, images, access, createdMs: ports.clock.now() });
+          const snapshot = await describe(name, worker, { spec, form, images, access, createdMs: ports.clock.now() });
           await publish(worker, snapshot);
           return snapshot;
         });
@@ -241,6 +243,7 @@ async function describe(
   worker: Worker,
   facts: {
     readonly spec: ClusterSpec;
+    readonly form: StoredForm;
     readonly access: ClusterAccess;
     readonly images: readonly SnapshotImage[];
     readonly createdMs: number;
@@ -255,10 +258,10 @@ async function describe(
     name,
     created: new Date(facts.createdMs).toISOString(),
     cluster: facts.spec.name,
-    kubernetes: versionOf(facts.spec),
+    kubernetes: facts.form.kubernetes,
     network: { podSubnet, serviceSubnet },
     images: facts.images,
-    ...(facts.spec.kubernetes.isEncrypted ? { keyId: keyIdOf(facts.access.identity) } : {}),
+    ...(facts.form.isEncrypted ? { keyId: keyIdOf(facts.access.identity) } : {}),
     sizeBytes: { datastore, volumes, objects },
   };
 }

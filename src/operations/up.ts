@@ -27,9 +27,9 @@ import { objectIdOf } from '../model/objects.ts';
 import { formatWorkload } from '../model/mounts.ts';
 import { SNAPSHOTS_VOLUME } from '../model/snapshots.ts';
 import type { Cluster, Host, ObjectStore, Ports, Runtime } from '../model/ports.ts';
-import { versionOf, type ClusterSpec } from '../model/spec.ts';
+import type { ClusterSpec } from '../model/spec.ts';
 import { adminAccess, requireRestored, withClusterLock } from './access.ts';
-import { announceUpgrade, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
+import { announceUpgrade, formOf, recordLastUp, type LastUp, type UpOrigin } from './last-up.ts';
 import type { MintRoot } from './local-authority.ts';
 import { requireHostPaths } from './mount-workloads.ts';
 import { repairDatastore } from './datastore.ts';
@@ -176,10 +176,11 @@ async function build(request: UpRequest, dependencies: UpDependencies, ground: G
     .filter((step) => isForLater(step) && !isOfRegistry(step))
     .map((step) => ({ ...step, dependsOn: [] }));
   const planned = { context, desired, observed: docker.state, lastUp, changes, later, waits };
-  if (changes.length > 0) announceUpgrade(await lastUp, versionOf(request.spec), emit);
+  const upgrade = changes.length === 0 ? undefined : announceUpgrade(await lastUp, request.spec, emit);
   if (isSealedFromNowOn(changes, request.spec, docker.state)) emit({ type: 'notice', text: SEALED_FROM_NOW_ON });
   if (request.isDryRun || changes.length === 0) return planned;
   await preflight(ports.runtime, ports.host, emit);
+  if (upgrade !== undefined) await requireAgreement(upgrade, request);
   await confirmLosses(changes, request);
   emitPlan([...changes, ...waits], emit);
   const targets = connect(context, request, dependencies);
@@ -366,7 +367,7 @@ async function planWithoutApi({ context, observed: docker }: Built, host: Host):
 
 /** From now on this is what the cluster was made from, however the rest of this run ends. */
 async function record({ lastUp }: Built, { spec, origin }: UpRequest, runtime: Runtime): Promise<void> {
-  await recordLastUp(runtime, spec.name, { origin, last: await lastUp, kubernetes: versionOf(spec) });
+  await recordLastUp(runtime, spec.name, { origin, last: await lastUp, form: formOf(spec) });
 }
 
 function changesOf({ steps, mounts }: Inside): Plan {
@@ -408,10 +409,15 @@ async function confirmLosses(steps: Plan, request: UpRequest): Promise<void> {
   const losses = steps.filter((step) => step.losesData);
   if (losses.length === 0) return;
   const question = `this loses data:\n${formatPlan(losses)}`;
-  if (request.confirm === undefined) {
-    throw new SandbarError('CONFIRMATION_NEEDED', question, { hint: 'add --yes to agree' });
-  }
-  if (!(await request.confirm(question))) throw new SandbarError('INTERRUPTED', 'nothing was changed', { exitCode: 1 });
+  await requireAgreement({ question, hint: 'add --yes to agree' }, request);
+}
+
+async function requireAgreement(
+  { question, hint }: { readonly question: string; readonly hint: string },
+  { confirm }: UpRequest,
+): Promise<void> {
+  if (confirm === undefined) throw new SandbarError('CONFIRMATION_NEEDED', question, { hint });
+  if (!(await confirm(question))) throw new SandbarError('INTERRUPTED', 'nothing was changed', { exitCode: 1 });
 }
 
 async function applyOrThrow(

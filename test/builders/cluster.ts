@@ -19,6 +19,7 @@ export const SPEC: ClusterSpec = {
   name: 'dev',
   kubernetes: {
     version: '1.36',
+    isVersionNamed: false,
     auditPolicy: undefined,
     isEncrypted: false,
     admission: { enabled: [], disabled: [], configuration: {} },

@@ -144,6 +144,17 @@ describe('knobs', () => {
     expect(stderr).toContain('spec.minReplicas: Invalid value: 0');
   }, 300_000);
 
+  it('leave readable what resets and snapshots of before put back', async () => {
+    expect(JSON.parse(await sandbox.must(['snapshot', 'create', 'open', '-o', 'json']))).not.toHaveProperty('keyId');
+    const snapshots = JSON.parse(await sandbox.must(['snapshot', 'ls', '-o', 'json'])) as readonly object[];
+    expect(snapshots[0]).toMatchObject({ name: 'before', keyId: expect.any(String) as string });
+    await sandbox.must(['snapshot', 'restore', 'before', '--yes']);
+    expect(await wordOf('sealed')).toBe('a-sealed-word-in-a-file');
+    await sandbox.must(['reset', '--yes']);
+    const { data } = await sandbox.getObject('secret', 'object-store');
+    expect(Object.keys(data)).not.toEqual([]);
+  }, 300_000);
+
   it('give a pod without users of the host users of its own, who are nobody outside', async () => {
     await sandbox.must(['image', 'load', TOOLBOX_IMAGE]);
     const pod = toolboxPod('apart', { hostUsers: false });

@@ -41,6 +41,7 @@ describe('the configuration', () => {
       name: 'dev',
       kubernetes: {
         version: '1.36',
+        isVersionNamed: false,
         auditPolicy: undefined,
         isEncrypted: false,
         admission: { enabled: [], disabled: [], configuration: {} },

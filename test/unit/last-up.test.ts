@@ -4,6 +4,7 @@ import type { CliDependencies } from '../../src/cli/context.ts';
 import type { AllPorts } from '../../src/cli/context.ts';
 import type { LoadedSpec } from '../../src/cli/load-spec.ts';
 import { COMPONENT_VERSIONS, upgradeProblem } from '../../src/model/versions.ts';
+import { SPEC } from '../builders/cluster.ts';
 import { Machine } from '../builders/machine.ts';
 import { Shell } from '../builders/shell.ts';
 
@@ -50,6 +51,7 @@ describe('the record of the last up', () => {
       file: '/home/ada/app/sandbar.yaml',
       flags: { bucket: ['pictures'], ingress: false },
       kubernetes: COMPONENT_VERSIONS.kubernetes,
+      isEncrypted: false,
     });
   });
 
@@ -133,7 +135,7 @@ describe('the record of the last up', () => {
     await machine.up();
     await machine.runtime.removeContainer('sandbar-dev-dns');
     await rewrite({ version: 1, file: null, flags: {}, kubernetes: 'v1.35.1' });
-    await machine.up();
+    await machine.up({ spec: { kubernetes: { ...SPEC.kubernetes, isVersionNamed: true } } });
     expect(machine.events).toContainEqual({
       type: 'notice',
       text: `this takes the cluster from Kubernetes v1.35.1 to ${COMPONENT_VERSIONS.kubernetes}; its data are kept`,
@@ -143,6 +145,27 @@ describe('the record of the last up', () => {
 });
 
 describe('an upgrade', () => {
+  it('is asked for where nothing names the version', async () => {
+    const machine = new Machine();
+    await machine.up();
+    await machine.runtime.removeContainer('sandbar-dev-dns');
+    const record = { version: 1, file: null, flags: {}, kubernetes: 'v1.35.1' };
+    await machine.runtime.writeFile(CONTROL_PLANE, { path: RECORD, mode: 0o600, content: JSON.stringify(record) });
+    await machine.up({ isDryRun: true });
+    await expect(machine.up()).rejects.toMatchObject({
+      code: 'CONFIRMATION_NEEDED',
+      message: expect.stringContaining(`from Kubernetes v1.35.1 to ${COMPONENT_VERSIONS.kubernetes}`) as string,
+      hint: "add --yes to agree, or set it to '1.36', or stay: set kubernetes.version to '1.35' in sandbar.yaml",
+    });
+    expect(machine.runtime.containers.has('sandbar-dev-dns')).toBe(false);
+    await expect(machine.up({ confirm: () => Promise.resolve(false) })).rejects.toMatchObject({ code: 'INTERRUPTED' });
+    const questions: string[] = [];
+    const confirm = (question: string): Promise<boolean> => Promise.resolve(questions.push(question) > 0);
+    await machine.up({ confirm });
+    await machine.up({ confirm });
+    expect(questions).toHaveLength(1);
+  });
+
   it('goes one minor version at a time, and never back', () => {
     expect(upgradeProblem('v1.36.1', 'v1.36.9')).toBeUndefined();
     expect(upgradeProblem('v1.36.9', 'v1.36.1')).toBeUndefined();

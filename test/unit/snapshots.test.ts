@@ -62,6 +62,8 @@ describe('what a snapshot says of itself', () => {
     expect(misfitOf(SNAPSHOT, ground)).toBeUndefined();
     expect(misfitOf({ ...SNAPSHOT, kubernetes: 'v1.35.9' }, ground)).toBeUndefined();
     expect(misfitOf({ ...SNAPSHOT, kubernetes: 'v1.37.0' }, ground)?.problem).toContain('v1.37.0');
+    const older = { ...ground, kubernetes: 'v1.35.4' };
+    expect(misfitOf(SNAPSHOT, older)?.fix).toContain("kubernetes.version to '1.36'");
     expect(misfitOf({ ...SNAPSHOT, cluster: 'shop' }, ground)?.fix).toContain('--name shop');
     expect(misfitOf({ ...SNAPSHOT, keyId: '1' }, ground)).toBeUndefined();
     expect(misfitOf({ ...SNAPSHOT, keyId: '2' }, ground)?.problem).toContain('the key of another cluster');
@@ -101,6 +103,27 @@ describe('snapshot create', () => {
       '/one/objects/pictures/object': 'mine',
     });
     expect(await machine.snapshotNames()).toEqual(['one']);
+  });
+
+  it.each([
+    ['1.35', 'v1.35.1', true],
+    ['1.36', 'v1.36.3', false],
+  ])('is of the version and the encryption that the datastore has, whatever the file says now (%s)', async (...row) => {
+    const [, kubernetes, isEncrypted] = row;
+    const machine = await ResetMachine.start();
+    await machine.runtime.writeFile('sandbar-dev-control-plane', {
+      path: '/etc/sandbar/last-up.json',
+      mode: 0o600,
+      content: JSON.stringify({ version: 1, file: null, flags: {}, kubernetes, isEncrypted }),
+    });
+    const snapshot = await machine.createSnapshot();
+    expect(snapshot.kubernetes).toBe(kubernetes);
+    expect(snapshot.keyId !== undefined).toBe(isEncrypted);
+    const newer = { ...SNAPSHOT, name: 'new', kubernetes: 'v1.36.3' };
+    const content = gzipSync(createTar([{ path: 'snapshot.json', mode: 0o644, content: JSON.stringify(newer) }]));
+    machine.host.files.set('/new', { content: content.toString('base64'), mode: 0o644, ageMs: 0 });
+    const problem = kubernetes === 'v1.36.3' ? 'lacks datastore.db' : 'the cluster is v1.35.1';
+    await expect(machine.importSnapshot('/new')).rejects.toThrow(problem);
   });
 
   it('refuses a name that is taken', async () => {

@@ -44,6 +44,11 @@ describe('a cluster of the previous minor version', () => {
     await kubectl('create', 'configmap', 'kept', '--from-literal=a=b');
     const uid = await kubectl('get', 'configmap', 'kept', '-o', 'jsonpath={.metadata.uid}');
     await sandbox.writeConfig('kubernetes: {}\n');
+    const unasked = await sandbox.run(['up']);
+    expect(unasked.exitCode).toBe(2);
+    expect(unasked.stderr).toContain(`set kubernetes.version to '${PREVIOUS}'`);
+    expect((await versions())[1]).toBe(before);
+    await sandbox.writeConfig(`kubernetes: { version: '${DEFAULT_KUBERNETES}' }\n`);
     const { events } = await sandbox.up();
     const texts = events.map(({ text }) => text);
     expect(texts).toContain(`this takes the cluster from Kubernetes ${before} to ${after}; its data are kept`);
