@@ -27,6 +27,8 @@ const LOCAL_NAMES_ONLY = der(
   ),
 );
 
+const NO_PAIR: KeyPair = { certificate: '', key: '' };
+
 type Authority = {
   readonly pair: KeyPair;
   /** Its subject. */
@@ -53,21 +55,39 @@ export async function mintRoot(name: string): Promise<KeyPair> {
 /**
  * Makes an identity for `request`. What there is of the authorities, the service-account key and the object store's
  * credentials is kept, so that tokens and data stay valid; the rest is made anew. Of `root` the identity gets the
- * certificate alone, and an authority that it signs.
+ * certificate alone, and an authority that it signs; without one it has neither.
  */
 export async function mintIdentity(
   request: IdentityRequest,
-  root: KeyPair,
+  root: KeyPair | undefined,
   kept: KeptIdentity = {},
 ): Promise<Identity> {
   const [ca, frontProxyCa, serviceAccount, ingressAuthority] = await Promise.all([
     provideAuthority('sandbar-ca', kept.ca),
     provideAuthority('sandbar-front-proxy-ca', kept.frontProxyCa),
     kept.serviceAccount ?? createServiceAccountKey(),
-    loadAuthority(root).then((issuer) =>
-      createAuthority(`Sandbar cluster ${request.clusterName}`, { isLocal: true, issuer }),
-    ),
+    root === undefined ? NO_PAIR : createIngressAuthority(request.clusterName, root),
   ]);
+  return {
+    version: 1,
+    request,
+    ca: ca.pair,
+    frontProxyCa: frontProxyCa.pair,
+    ingressAuthority,
+    serviceAccount,
+    certificates: kept.certificates ?? (await issueAll(request, { ca, frontProxyCa })),
+    objectStore: kept.objectStore ?? {
+      accessKeyId: randomBytes(10).toString('hex'),
+      secretAccessKey: randomBytes(20).toString('hex'),
+    },
+    encryptionKey: kept.encryptionKey ?? randomBytes(32).toString('base64'),
+  };
+}
+
+async function issueAll(
+  request: IdentityRequest,
+  { ca, frontProxyCa }: { readonly ca: Authority; readonly frontProxyCa: Authority },
+): Promise<Identity['certificates']> {
   const leaves: Record<CertificateName, Leaf & { readonly authority?: Authority }> = {
     apiserver: {
       commonName: 'kube-apiserver',
@@ -114,20 +134,13 @@ export async function mintIdentity(
   const issued = await Promise.all(
     Object.entries(leaves).map(async ([name, leaf]) => [name, await issue(leaf, leaf.authority ?? ca)] as const),
   );
-  return {
-    version: 1,
-    request,
-    ca: ca.pair,
-    frontProxyCa: frontProxyCa.pair,
-    ingressAuthority: ingressAuthority.pair,
-    serviceAccount,
-    certificates: Object.fromEntries(issued) as Record<CertificateName, KeyPair>,
-    objectStore: kept.objectStore ?? {
-      accessKeyId: randomBytes(10).toString('hex'),
-      secretAccessKey: randomBytes(20).toString('hex'),
-    },
-    encryptionKey: kept.encryptionKey ?? randomBytes(32).toString('base64'),
-  };
+  return Object.fromEntries(issued) as Record<CertificateName, KeyPair>;
+}
+
+async function createIngressAuthority(clusterName: string, root: KeyPair): Promise<KeyPair> {
+  const issuer = await loadAuthority(root);
+  const { pair } = await createAuthority(`Sandbar cluster ${clusterName}`, { isLocal: true, issuer });
+  return pair;
 }
 
 function provideAuthority(name: string, pair: KeyPair | undefined): Promise<Authority> {

@@ -33,7 +33,7 @@ export type IdentityRequest = {
   readonly agentAddress: string;
   /** First address of the service subnet, where pods reach the API server. */
   readonly apiServiceAddress: string;
-  /** The user's own root (PEM), by which the ingress' certificates are signed. */
+  /** The user's own root (PEM), by which the ingress' certificates are signed; empty where there is no ingress. */
   readonly rootCertificate: string;
 };
 
@@ -42,7 +42,7 @@ export type Identity = {
   readonly request: IdentityRequest;
   readonly ca: KeyPair;
   readonly frontProxyCa: KeyPair;
-  /** Signs what the ingress shows for names below `localhost`; is signed by the root of the request. */
+  /** Signs what the ingress shows for names below `localhost`; is signed by the root of the request, empty without one. */
   readonly ingressAuthority: KeyPair;
   readonly serviceAccount: { readonly privateKey: string; readonly publicKey: string };
   readonly certificates: Readonly<Record<CertificateName, KeyPair>>;
@@ -89,10 +89,18 @@ export function isIdentityFor(identity: Identity, request: IdentityRequest): boo
   );
 }
 
-/** What of an identity outlives its certificates; a new identity is made around it. */
+/** What of an identity stays; a new identity is made around it. */
 export type KeptIdentity = Partial<
-  Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore' | 'encryptionKey'>
+  Pick<Identity, 'ca' | 'frontProxyCa' | 'serviceAccount' | 'objectStore' | 'encryptionKey' | 'certificates'>
 >;
+
+/** What stays for another request: the certificates too where only the root is another, as of another user. */
+export function keptFor(identity: Identity, request: IdentityRequest): KeptIdentity {
+  const { ca, frontProxyCa, serviceAccount, objectStore, encryptionKey, certificates } = identity;
+  const { rootCertificate } = identity.request;
+  const hasCertificates = isIdentityFor(identity, { ...request, rootCertificate });
+  return { ca, frontProxyCa, serviceAccount, objectStore, encryptionKey, ...(hasCertificates ? { certificates } : {}) };
+}
 
 /** So long before its end a certificate is renewed: a laptop may not see an `up` for weeks. */
 export const RENEWAL_MS = 30 * 24 * 60 * 60 * 1000;

@@ -3,6 +3,7 @@ import { identityRequest, type ComponentContext, type ImageRefs } from '../compo
 import type { DockerObservation, RegistryObservation } from '../engine/observe.ts';
 import {
   isIdentityFor,
+  keptFor,
   planRenewal,
   type Identity,
   type IdentityRequest,
@@ -17,7 +18,11 @@ import { provideRoot, type RootMeans } from './local-authority.ts';
 import { readLastUp, type LastUp } from './last-up.ts';
 import { settlePorts, settleRegistry, settleSubnet } from './settle.ts';
 
-export type MintIdentity = (request: IdentityRequest, root: KeyPair, kept?: KeptIdentity) => Promise<Identity>;
+export type MintIdentity = (
+  request: IdentityRequest,
+  root: KeyPair | undefined,
+  kept?: KeptIdentity,
+) => Promise<Identity>;
 
 /** What the volume `pki` holds. */
 type Kept = { readonly identity: Promise<Identity | undefined>; readonly lastUp: Promise<LastUp | undefined> };
@@ -53,7 +58,7 @@ export async function settle(
     settleSubnet(spec, docker, ports.host),
     settlePorts(spec, docker, ports.host),
     kept.identity,
-    provideRoot(means, { isDryRun }),
+    spec.ingress.isEnabled ? provideRoot(means, { isDryRun }) : undefined,
   ]);
   const taken = Object.values(settled.ports);
   const { networks } = docker;
@@ -63,11 +68,12 @@ export async function settle(
     ports.host,
   );
   for (const text of [...settled.notices, ...notices]) emit({ type: 'notice', text });
-  const wanted = identityRequest(spec, subnet, root.certificate);
+  const wanted = identityRequest(spec, subnet, root?.certificate ?? '');
   const renewal = existing === undefined ? undefined : planRenewal(existing, ports.clock.now());
   if (renewal !== undefined) emit({ type: 'notice', text: describeRenewal(renewal) });
   const isKept = existing !== undefined && renewal === undefined && isIdentityFor(existing, wanted);
-  const identity = isKept ? existing : await mintIdentity(wanted, root, renewal?.kept ?? existing);
+  const stays = renewal?.kept ?? (existing && keptFor(existing, wanted));
+  const identity = isKept ? existing : await mintIdentity(wanted, root, stays);
   // The subnet may have been chosen only now; nothing in it is reached through a proxy.
   const reachable = { ...spec, proxy: withoutProxyFor(spec.proxy, [subnet]) };
   return {

@@ -1,13 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { mintIdentity, mintRoot } from '../../src/adapters/pki.ts';
-import {
-  IDENTITY_PATH,
-  parseIdentity,
-  type Identity,
-  type KeptIdentity,
-  type KeyPair,
-} from '../../src/model/identity.ts';
+import { IDENTITY_PATH, parseIdentity, type Identity, type KeyPair } from '../../src/model/identity.ts';
 import { fakeIdentity } from '../builders/cluster.ts';
 import { Machine } from '../builders/machine.ts';
 
@@ -17,11 +11,17 @@ const { request } = fakeIdentity();
 let root: KeyPair;
 
 /** An identity whose new certificates end so many days from now. */
-async function mintEndingIn(days: number, kept?: KeptIdentity): Promise<Identity> {
+async function mintEndingIn(
+  days: number,
+  { ca, frontProxyCa, serviceAccount, objectStore }: Partial<Identity> = {},
+): Promise<Identity> {
+  const kept = Object.entries({ ca, frontProxyCa, serviceAccount, objectStore }).filter(
+    ([, part]) => part !== undefined,
+  );
   const now = Date.now();
   vi.setSystemTime(now + days * DAY_MS - VALID_MS);
   try {
-    return await mintIdentity({ ...request, rootCertificate: root.certificate }, root, kept);
+    return await mintIdentity({ ...request, rootCertificate: root.certificate }, root, Object.fromEntries(kept));
   } finally {
     vi.setSystemTime(now);
   }
@@ -96,6 +96,33 @@ describe('certificates near their end', () => {
     expect(issued.verify(new X509Certificate(after.ca.certificate).publicKey)).toBe(true);
     expect(notices()).toEqual([expect.stringContaining('an authority among them') as string]);
     expect(await machine.planned()).toBe('');
+  });
+
+  it("stay where another user's root signs for the ingress", async () => {
+    const before = await read();
+    root = await mintRoot('another');
+    await machine.host.removeFile('/data/ada/sandbar/root-ca.key');
+    // The control plane gives pods the root.
+    expect((await machine.planned()).match(/create container\/\S+ \([^)]*\)/g)).toEqual([
+      'create container/control-plane (/etc/sandbar/pki/root-ca.crt changed)',
+      'create container/ingress (/etc/sandbar/authority.crt, /etc/sandbar/authority.key changed)',
+    ]);
+    const { certificates, ca, request: asked } = await read();
+    expect({ certificates, ca }).toEqual({ certificates: before.certificates, ca: before.ca });
+    expect(asked.rootCertificate).toBe(root.certificate);
+    expect(await machine.planned()).toBe('');
+  });
+
+  it('need no root of the user where there is no ingress, and get one with it', async () => {
+    machine = new Machine();
+    machine.mint = mintIdentity;
+    machine.mintRoot = () => Promise.reject(new Error('the home directory is read-only'));
+    await machine.up({ spec: { ingress: { isEnabled: false }, gatewayApi: { isEnabled: false } } });
+    expect((await read()).request.rootCertificate).toBe('');
+    machine.mintRoot = () => Promise.resolve(root);
+    await machine.up();
+    const signer = new X509Certificate(root.certificate);
+    expect(new X509Certificate((await read()).ingressAuthority.certificate).verify(signer.publicKey)).toBe(true);
   });
 
   it('are foreseen by a dry run, which renews nothing', async () => {
