@@ -58,12 +58,15 @@ export function secretValues(values: readonly string[]): readonly string[] {
 /** Keys and credentials of a cluster. */
 export function secretsOfIdentity(identity: Identity): readonly string[] {
   const { ca, frontProxyCa, ingressAuthority, certificates, serviceAccount, objectStore } = identity;
+  // One that an older Sandbar made has none.
+  const parts: Partial<Identity> = identity;
   const pairs = [ca, frontProxyCa, ingressAuthority, ...Object.values(certificates)];
   return [
     ...pairs.map(({ key }) => key),
     serviceAccount.privateKey,
     objectStore.secretAccessKey,
     objectStore.accessKeyId,
+    parts.encryptionKey ?? '',
   ];
 }
 

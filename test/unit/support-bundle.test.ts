@@ -6,6 +6,7 @@ import { redactJson, redactText, redactYaml, secretValues } from '../../src/diag
 import type { KubernetesObject } from '../../src/model/resources.ts';
 import { readMember, readTar } from '../../src/model/tar.ts';
 import { writeSupportBundle } from '../../src/operations/support-bundle.ts';
+import { fakeIdentity } from '../builders/cluster.ts';
 import { nodeWith } from '../builders/diagnosis.ts';
 import { Machine } from '../builders/machine.ts';
 import { Shell } from '../builders/shell.ts';
@@ -103,6 +104,8 @@ describe('redaction', () => {
   });
 });
 
+const ENCRYPTION_KEY = fakeIdentity().encryptionKey;
+
 /** One for each place where secrets are; each is nowhere else. */
 const CANARIES = {
   secret: 'canary-in-a-secret',
@@ -148,6 +151,7 @@ async function startWithCanaries(): Promise<Shell> {
       `failed with ${CANARIES.secretInLog}`,
       `Authorization: Bearer ${CANARIES.bearer}`,
       PRIVATE_KEY,
+      `sealed with ${ENCRYPTION_KEY}`,
       'harmless',
     );
   host.files.set('/home/ada/.local/state/sandbar/logs/relay-dev.log', {
@@ -256,7 +260,8 @@ describe('support-bundle', () => {
 
   it('has neither keys nor credentials of the cluster', () => {
     const all = [...files.values()].join('\n');
-    for (const secret of [KEY_LINE, 'secret-value', 'key of ca', 'key of admin']) expect(all).not.toContain(secret);
+    const secrets = [KEY_LINE, 'secret-value', 'key of ca', 'key of admin', ENCRYPTION_KEY];
+    for (const secret of secrets) expect(all).not.toContain(secret);
     expect([...files.keys()].filter((path) => path.includes('Secret'))).toEqual([]);
   });
 
