@@ -1,4 +1,5 @@
 /** Where programs of this machine look for roots that they trust: finds these stores, and changes them. */
+import { X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import { SandbarError } from '../model/errors.ts';
 import type { Host } from '../model/ports.ts';
@@ -88,13 +89,17 @@ export async function findTrustStores(host: Host): Promise<readonly TrustStore[]
 
 /** Whether a store holds this very root; false also where that cannot be told. */
 export async function isTrusted(store: TrustStore, root: TrustedRoot, host: Host): Promise<boolean> {
+  if (root.certificate === '') return false;
   const held = await readHeld(store, root, host);
   return withoutSpace(held).includes(withoutSpace(root.certificate));
 }
 
 /** Whether a store holds something that was added under the root's name. */
 export async function isNamed(store: TrustStore, root: TrustedRoot, host: Host): Promise<boolean> {
-  if (store.kind === 'system') return host.hasFile(anchorPath(store, root));
+  if (store.kind === 'system') {
+    // Without the file it is still trusted where the bundles were not made anew: a removal was interrupted there.
+    return (await host.hasFile(anchorPath(store, root))) || isTrusted(store, root, host);
+  }
   return (await readHeld(store, root, host)) !== '';
 }
 
@@ -113,6 +118,7 @@ export async function addTrust(store: TrustStore, root: TrustedRoot, host: Host)
       await must(host, ['certutil', '-A', '-d', `sql:${store.place}`, '-t', 'C,,', '-n', root.name, '-i', root.path]);
       break;
     case 'keychain':
+      if (await isNamed(store, root, host)) await removeTrust(store, root, host);
       await must(host, ['security', 'add-trusted-cert', '-r', 'trustRoot', '-p', 'ssl', '-k', store.place, root.path]);
       break;
   }
@@ -123,7 +129,7 @@ export async function removeTrust(store: TrustStore, root: TrustedRoot, host: Ho
   switch (store.kind) {
     case 'system': {
       const anchor = anchorPath(store, root);
-      requireRoot(host, store, `rm ${quoted(anchor)}`, store.removed);
+      requireRoot(host, store, `rm -f ${quoted(anchor)}`, store.removed);
       await host.removeFile(anchor);
       await must(host, store.removed);
       break;
@@ -132,7 +138,11 @@ export async function removeTrust(store: TrustStore, root: TrustedRoot, host: Ho
       await must(host, ['certutil', '-D', '-d', `sql:${store.place}`, '-n', root.name]);
       break;
     case 'keychain':
-      await must(host, ['security', 'delete-certificate', '-c', root.name, '-t', store.place]);
+      // By their hashes: a name that several have, it refuses.
+      for (const held of certificatesIn(await readHeld(store, root, host))) {
+        const hash = new X509Certificate(held).fingerprint.replaceAll(':', '');
+        await must(host, ['security', 'delete-certificate', '-Z', hash, '-t', store.place]);
+      }
       break;
   }
 }
@@ -143,9 +153,20 @@ async function readHeld(store: TrustStore, root: TrustedRoot, host: Host): Promi
       return (await host.readFile(store.bundle)) ?? '';
     case 'browser':
       return outputOf(host, ['certutil', '-L', '-d', `sql:${store.place}`, '-n', root.name, '-a']);
-    case 'keychain':
-      return outputOf(host, ['security', 'find-certificate', '-c', root.name, '-p', store.place]);
+    case 'keychain': {
+      const found = await outputOf(host, ['security', 'find-certificate', '-a', '-c', root.name, '-p', store.place]);
+      // It finds names that only contain this one too.
+      return certificatesIn(found).filter(isNamedSo(root)).join('\n');
+    }
   }
+}
+
+function certificatesIn(text: string): readonly string[] {
+  return text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+}
+
+function isNamedSo({ name }: TrustedRoot): (certificate: string) => boolean {
+  return (certificate) => new X509Certificate(certificate).subject.split('\n').includes(`CN=${name}`);
 }
 
 /** Empty where the program fails, as it does for a certificate that it does not have. */

@@ -37,6 +37,7 @@ export async function trust(means: RootMeans): Promise<TrustResult> {
 
 /** Takes the root out of every store that `trust` has put it into. */
 export async function distrust(host: Host): Promise<TrustResult> {
+  await requireOwnRoot(host);
   const root = { ...describeRoot(host), certificate: (await findRootCertificate(host)) ?? '' };
   requireStores(host, root, 'remove');
   return changeStores(host, root, async (store) => {
@@ -49,18 +50,18 @@ export async function distrust(host: Host): Promise<TrustResult> {
 /** The root's certificate for clients with a list of their own; made where there is none. */
 export async function provideTrustedRoot(means: RootMeans): Promise<TrustedRoot> {
   const { host } = means.ports;
-  const user = host.env['SUDO_USER'];
-  if (host.isRoot && user !== undefined && user !== 'root' && (await findRootCertificate(host)) === undefined) {
-    throw new SandbarError(
-      'TRUST_FAILED',
-      `through sudo this would be about root's certificates, not those of ${user}`,
-      {
-        hint: 'sandbar trust without sudo: it says which command needs root',
-      },
-    );
-  }
+  await requireOwnRoot(host);
   const { certificate } = await provideRoot(means, { isDryRun: false });
   return { ...describeRoot(host), certificate };
+}
+
+/** Through sudo, where the home directory is root's, there is nothing of the user who called it. */
+async function requireOwnRoot(host: Host): Promise<void> {
+  const user = host.env['SUDO_USER'];
+  if (!host.isRoot || user === undefined || user === 'root' || (await findRootCertificate(host)) !== undefined) return;
+  throw new SandbarError('TRUST_FAILED', `through sudo this would be about root's certificates, not those of ${user}`, {
+    hint: 'sandbar trust without sudo: it says which command needs root',
+  });
 }
 
 /** Which stores trust the root, as far as this can be told without asking anybody. */
@@ -76,7 +77,7 @@ function describeRoot(host: Host): Omit<TrustedRoot, 'certificate'> {
 
 async function describe(store: TrustStore, root: TrustedRoot, host: Host): Promise<StoreTrust> {
   const { kind, place } = store;
-  return { kind, place, isTrusted: root.certificate !== '' && (await isTrusted(store, root, host)) };
+  return { kind, place, isTrusted: await isTrusted(store, root, host) };
 }
 
 async function changeStores(

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { list } from '../../src/operations/status.ts';
 import { SPEC } from '../builders/cluster.ts';
 import { Machine } from '../builders/machine.ts';
+import { Shell } from '../builders/shell.ts';
 
 /** What the API server has as long as the cluster has the part. */
 const OBJECTS = ['/apis/networking.k8s.io/v1/ingressclasses/sandbar', '/api/v1/namespaces/sandbar-system/services/s3'];
@@ -88,6 +89,13 @@ describe('status', () => {
       'dns: no answer from 10.96.0.10',
       'ingress: http://127.0.0.1:80/: HTTP 502',
     ]);
+  });
+
+  it('does not call certificates trusted where it knows nobody who could trust them', async () => {
+    const shell = new Shell(new Machine());
+    await shell.lines('up');
+    const { stdout } = await shell.run('status');
+    expect(stdout).toContain('https://127.0.0.1:443 (sandbar knows no store of certificates here)');
   });
 
   it('of a cluster that is not there names those that are', async () => {

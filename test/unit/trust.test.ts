@@ -137,7 +137,7 @@ describe('trust', () => {
       details: [`${DATABASE}: added`],
     });
     host.files.set(ANCHOR, { content: '', mode: 0o644, ageMs: 0 });
-    expect((await failureOf(distrust(host))).hint).toBe(`sudo rm ${ANCHOR} && sudo update-ca-certificates --fresh`);
+    expect((await failureOf(distrust(host))).hint).toBe(`sudo rm -f ${ANCHOR} && sudo update-ca-certificates --fresh`);
   });
 
   it('says what to install where databases of browsers cannot be changed', async () => {
@@ -160,15 +160,31 @@ describe('trust', () => {
     expect(places).toEqual(['/usr/local/share/ca-certificates', DATABASE, '/home/ada/.mozilla/firefox/x.default']);
   });
 
-  it('uses the login keychain on macOS', async () => {
-    const called: string[] = [];
-    host = fakeHost({}, { platform: 'darwin' });
-    host.programs.set('security', (args) => {
-      called.push(args[0] ?? '');
-      return args[0] === 'find-certificate' ? failed : done;
-    });
+  it('is taken back to its end after an interruption in the middle', async () => {
     await trust(means());
-    expect(called).toContain('add-trusted-cert');
+    await host.removeFile(ANCHOR);
+    expect(await changes(distrust(host))).toEqual(['system false removed', 'browser false removed']);
+    expect(host.files.get(BUNDLE)?.content).toBe('public roots\n');
+  });
+
+  it("uses the login keychain on macOS, where a new root takes the old one's place", async () => {
+    host = fakeHost({}, { platform: 'darwin' });
+    const { certificate: neighbour } = await mintRoot('Sandbar local root of adam');
+    let keychain: readonly string[] = [neighbour];
+    const hashOf = (held: string): string => new X509Certificate(held).fingerprint.replaceAll(':', '');
+    host.programs.set('security', (args) => {
+      const last = args.at(-1) ?? '';
+      if (args[0] === 'find-certificate') return { ...done, stdout: keychain.join('') };
+      if (args[0] === 'add-trusted-cert') keychain = [...keychain, host.files.get(last)?.content ?? ''];
+      else keychain = keychain.filter((held) => hashOf(held) !== args[args.indexOf('-Z') + 1]);
+      return done;
+    });
+    expect(await changes(trust(means()))).toEqual(['keychain true added']);
+    await host.removeFile('/data/ada/sandbar/root-ca.key');
+    expect(await changes(trust(means()))).toEqual(['keychain true added']);
+    expect(keychain).toEqual([neighbour, await host.readFile(rootCertificatePath(host))]);
+    expect(await changes(distrust(host))).toEqual(['keychain false removed']);
+    expect(keychain).toEqual([neighbour]);
   });
 
   it('is an instruction on Windows, and for its browsers beside a Linux in it', async () => {
@@ -185,7 +201,9 @@ describe('trust', () => {
 
   it('refuses to be about another user than the one who called sudo', async () => {
     host.env['SUDO_USER'] = 'ada';
-    expect((await failureOf(provideTrustedRoot(means()))).hint).toContain('without sudo');
+    for (const deed of [() => provideTrustedRoot(means()), () => distrust(host)]) {
+      expect((await failureOf(deed())).hint).toContain('without sudo');
+    }
     expect(minted).toBe(0);
   });
 

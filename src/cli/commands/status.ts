@@ -41,6 +41,7 @@ function formatStatus(result: ClusterStatus, terminal: Terminal): string {
 }
 
 function describeTrust({ trust }: ClusterStatus): string {
+  if (trust.length === 0) return 'sandbar knows no store of certificates here';
   const missing = trust
     .filter(({ isTrusted }) => !isTrusted)
     .map(({ kind, place }) => (kind === 'system' ? kind : place));
