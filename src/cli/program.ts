@@ -3,6 +3,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import { CONFIG_FLAGS, type ConfigFlags } from '../config/flags.ts';
 import { COMPONENTS } from '../model/names.ts';
 import { RUNTIME_IMAGES } from '../model/images.ts';
+import { DEFAULT_KUBERNETES, KUBERNETES_VERSIONS } from '../model/versions.ts';
 import { completionScript, SHELLS } from './completion.ts';
 import { OUTPUT_FORMATS, type CliDependencies, type GlobalOptions } from './context.ts';
 import type { CommandInput } from './run-command.ts';
@@ -418,6 +419,10 @@ function addPortCommands(port: Command, add: Add, run: Run): void {
 }
 
 function addImageCommands(image: Command, add: Add, run: Run): void {
+  const kubernetesOption = (): Option =>
+    new Option('--kubernetes <minor>', `for clusters of this version (default: ${DEFAULT_KUBERNETES})`).choices(
+      Object.keys(KUBERNETES_VERSIONS),
+    );
   add(image, 'load', 'put images of the Docker engine into the cluster; only layers that it lacks are sent', [
     'sandbar image load shop:dev',
   ])
@@ -429,21 +434,26 @@ function addImageCommands(image: Command, add: Add, run: Run): void {
         ([images]) => ({ images: images as string[] }),
       ),
     );
-  add(image, 'build', "build Sandbar's own images that are missing")
+  add(image, 'build', "build Sandbar's own images that are missing", [
+    'sandbar image build',
+    'sandbar image build --kubernetes 1.35',
+  ])
     .addArgument(new Argument('[images...]', 'all of them otherwise').choices(RUNTIME_IMAGES))
+    .addOption(kubernetesOption())
     .action(
       run(
         async () => (await import('./commands/image.ts')).runImageBuild,
         ([images]) => ({ images: images as string[] }),
       ),
     );
-  add(image, 'ls', "list Sandbar's own images").action(
-    run(async () => (await import('./commands/image.ts')).runImageList),
-  );
+  add(image, 'ls', "list Sandbar's own images")
+    .addOption(kubernetesOption())
+    .action(run(async () => (await import('./commands/image.ts')).runImageList));
   add(image, 'publish', "push Sandbar's own images to a repository, so that a team builds them once", [
     'sandbar image publish registry.example/team/sandbar',
   ])
     .argument('<repository>', 'where to, without a tag')
+    .addOption(kubernetesOption())
     .action(
       run(
         async () => (await import('./commands/image.ts')).runImagePublish,

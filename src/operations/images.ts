@@ -87,9 +87,9 @@ export async function foreseeImages(
 export async function buildImages(
   ports: ImagePorts,
   emit: Emit,
-  options: { readonly names?: readonly RuntimeImageName[]; readonly signal?: AbortSignal | undefined },
+  { names = RUNTIME_IMAGES, ...options }: Partial<Pick<ResolveOptions, 'names' | 'kubernetes' | 'signal'>>,
 ): Promise<ReadonlyMap<RuntimeImageName, string>> {
-  return resolveImages(ports, emit, { names: options.names ?? RUNTIME_IMAGES, signal: options.signal });
+  return resolveImages(ports, emit, { names, ...options });
 }
 
 /**
@@ -115,9 +115,9 @@ export async function buildExampleImage(
 }
 
 /** `image ls` */
-export async function listImages(ports: ImagePorts): Promise<readonly ListedImage[]> {
+export async function listImages(ports: ImagePorts, kubernetes?: KubernetesMinor): Promise<readonly ListedImage[]> {
   const [plans, containers] = await Promise.all([
-    currentPlans(ports),
+    currentPlans(ports, kubernetes),
     ports.runtime.listContainers({ key: LABELS.cluster }),
   ]);
   return Promise.all(
@@ -134,10 +134,11 @@ export async function listImages(ports: ImagePorts): Promise<readonly ListedImag
 export async function publishImages(
   ports: ImagePorts,
   emit: Emit,
-  options: { readonly repository: string; readonly signal?: AbortSignal | undefined },
+  options: { readonly repository: string } & Pick<ResolveOptions, 'kubernetes' | 'signal'>,
 ): Promise<readonly string[]> {
-  const plans = await currentPlans(ports);
-  await buildImages(ports, emit, { signal: options.signal });
+  const { kubernetes, signal } = options;
+  const plans = await currentPlans(ports, kubernetes);
+  await buildImages(ports, emit, { kubernetes, signal });
   const published: string[] = [];
   for (const name of RUNTIME_IMAGES) {
     const plan = getPlan(plans, name);
@@ -146,8 +147,7 @@ export async function publishImages(
       ports.clock,
       emit,
       { phase: `image ${name}`, doing: 'pushing', done: `pushed ${ref}` },
-      (onProgress) =>
-        ports.images.tag(plan.ref, ref).then(() => ports.images.push(ref, { onProgress, signal: options.signal })),
+      (onProgress) => ports.images.tag(plan.ref, ref).then(() => ports.images.push(ref, { onProgress, signal })),
     );
     published.push(ref);
   }

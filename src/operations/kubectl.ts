@@ -4,9 +4,10 @@ import type { Emit } from '../model/events.ts';
 import { formatKubeconfig } from '../model/kubeconfig.ts';
 import { contextName } from '../model/names.ts';
 import type { Host, Ports } from '../model/ports.ts';
-import { DEFAULT_KUBERNETES, findKubernetes, type KubernetesMinor } from '../model/versions.ts';
+import { DEFAULT_KUBERNETES, findKubernetes, minorOf, type KubernetesMinor } from '../model/versions.ts';
 import { accessCluster, withCluster, type ClusterAccess } from './access.ts';
 import { resolveImages, type ImagePorts } from './images.ts';
+import { readLastUp } from './last-up.ts';
 
 const EXECUTABLE = 0o755;
 const PRIVATE = 0o600;
@@ -31,12 +32,15 @@ export async function prepareKubectl(
   return { kubectl, kubeconfig };
 }
 
-/** The version that a cluster has; the default where it does not say. */
+/** The version that a cluster has; while its API is slow, what the last `up` made it. */
 async function askVersion(access: ClusterAccess, ports: Ports): Promise<KubernetesMinor> {
   const answer = await withCluster(access, ports, (cluster) => cluster.get('/version', { timeoutMs: VERSION_MS }));
-  if (answer.status !== 200) return DEFAULT_KUBERNETES;
-  const { gitVersion } = JSON.parse(answer.body) as { readonly gitVersion?: string };
-  return findKubernetes(gitVersion ?? '') ?? DEFAULT_KUBERNETES;
+  const version =
+    answer.status === 200
+      ? (JSON.parse(answer.body) as { readonly gitVersion?: string }).gitVersion
+      : (await readLastUp(ports.runtime, access.name))?.kubernetes;
+  // Another patch version does as well.
+  return findKubernetes(`1.${String(minorOf(version ?? ''))}`) ?? DEFAULT_KUBERNETES;
 }
 
 /** Path of a kubectl for this host; copied out of its image when the cache has none of that version yet. */

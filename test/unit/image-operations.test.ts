@@ -3,8 +3,11 @@ import { SandbarError } from '../../src/model/errors.ts';
 import type { SandbarEvent } from '../../src/model/events.ts';
 import { RUNTIME_IMAGES, type ImageBuilder, type ImagePlan } from '../../src/model/images.ts';
 import type { ContainerSummary, EngineInfo, Runtime } from '../../src/model/ports.ts';
+import { prepareKubectl } from '../../src/operations/kubectl.ts';
+import { Machine } from '../builders/machine.ts';
 import { FakeHost } from '../fakes/fake-host.ts';
 import {
+  buildImages,
   foreseeImages,
   listImages,
   publishImages,
@@ -146,6 +149,51 @@ describe('foreseeImages', () => {
     expect(images.calls).toEqual([]);
     expect(events).toEqual([{ type: 'notice', text: 'image dns is missing: it would be built first' }]);
     expect(await resolveImages(portsWith(images), emit, { names: ['dns'] })).toEqual(refs);
+  });
+});
+
+describe('images of another version of Kubernetes', () => {
+  it('are built, listed and published beside those of the default', async () => {
+    const images = new FakeImages();
+    const ports = portsWith(images);
+    const names = ['control-plane', 'dns'] as const;
+    const ours = await buildImages(ports, collect().emit, { names });
+    images.calls.length = 0;
+    const theirs = await buildImages(ports, collect().emit, { names, kubernetes: '1.35' });
+    expect(images.calls).toEqual(['build control-plane']);
+    expect(theirs.get('dns')).toBe(ours.get('dns'));
+    const present = (await listImages(ports, '1.35')).filter(({ isPresent }) => isPresent).map(({ ref }) => ref);
+    expect(present.toSorted()).toEqual([...theirs.values()].toSorted());
+    await publishImages(ports, collect().emit, { repository: 'registry.example/team', kubernetes: '1.35' });
+    const tagOf = (ref = ''): string => ref.replace(/^.*:/, '');
+    const published = [...images.registry].find((ref) => nameOf(ref) === 'control-plane');
+    expect(tagOf(published)).toContain(tagOf(theirs.get('control-plane')));
+  });
+});
+
+describe('kubectl', () => {
+  it('is of the version that the cluster has, however slow its API is', async () => {
+    const machine = new Machine();
+    await machine.up();
+    machine.runtime.readImageFile = () => Promise.resolve(Buffer.from('kubectl'));
+    const ports = { ...machine.ports, images: new FakeImages() };
+    const tagOf = async (): Promise<string | undefined> => {
+      const options = { repository: undefined, signal: new AbortController().signal };
+      return (await prepareKubectl(ports, 'dev', collect().emit, options)).kubectl.split('/').at(-2);
+    };
+    const ours = await tagOf();
+    machine.cluster.answers.set('/version', { status: 200, body: '{"gitVersion":"v1.35.1"}' });
+    const theirs = await tagOf();
+    expect(theirs).not.toBe(ours);
+    machine.cluster.answers.set('/version', { status: 0, body: '' });
+    expect(await tagOf()).toBe(ours);
+    const record = { version: 1, file: null, flags: {}, kubernetes: 'v1.35.1' };
+    await machine.runtime.writeFile('sandbar-dev-control-plane', {
+      path: '/etc/sandbar/last-up.json',
+      mode: 0o600,
+      content: JSON.stringify(record),
+    });
+    expect(await tagOf()).toBe(theirs);
   });
 });
 

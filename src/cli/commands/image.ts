@@ -1,33 +1,40 @@
 import { buildImages, listImages, publishImages, type ListedImage } from '../../operations/images.ts';
 import { loadImages } from '../../operations/image-load.ts';
 import { RUNTIME_IMAGES, type RuntimeImageName } from '../../model/images.ts';
+import type { KubernetesMinor } from '../../model/versions.ts';
 import { SandbarError } from '../../model/errors.ts';
 import { clusterNameOf } from '../load-spec.ts';
 import { runCommand, type CommandInput } from '../run-command.ts';
 import { formatTable } from '../view/table.ts';
 
-export function runImageBuild(input: CommandInput<{ readonly images: readonly string[] }>): Promise<number> {
+/** Without it, images are those of the default version. */
+type VersionFlags = { readonly kubernetes?: KubernetesMinor };
+
+export function runImageBuild(
+  input: CommandInput<VersionFlags & { readonly images: readonly string[] }>,
+): Promise<number> {
   return runCommand(input, async ({ ports, emit }) => {
     const names = input.flags.images.map(imageNamed);
     const refs = await buildImages(ports, emit, {
       ...(names.length === 0 ? {} : { names }),
+      kubernetes: input.flags.kubernetes,
       signal: input.cli.signal,
     });
     return { result: Object.fromEntries(refs), text: [...refs.values()].join('\n') };
   });
 }
 
-export function runImageList(input: CommandInput<unknown>): Promise<number> {
+export function runImageList(input: CommandInput<VersionFlags>): Promise<number> {
   return runCommand(input, async ({ ports }) => {
-    const images = await listImages(ports);
+    const images = await listImages(ports, input.flags.kubernetes);
     return { result: images, text: formatImages(images) };
   });
 }
 
-export function runImagePublish(input: CommandInput<{ readonly repository: string }>): Promise<number> {
+export function runImagePublish(input: CommandInput<VersionFlags & { readonly repository: string }>): Promise<number> {
   return runCommand(input, async ({ ports, emit }) => {
-    const { repository } = input.flags;
-    const published = await publishImages(ports, emit, { repository, signal: input.cli.signal });
+    const { repository, kubernetes } = input.flags;
+    const published = await publishImages(ports, emit, { repository, kubernetes, signal: input.cli.signal });
     const usage = `use them with --image-repository ${repository} or SANDBAR_IMAGE_REPOSITORY=${repository}`;
     return { result: { repository, published }, text: [...published, usage].join('\n') };
   });
