@@ -10,7 +10,7 @@ import { GATEWAY_CAUSES, KNOWN_CAUSES } from './causes.ts';
 import { onCluster } from './cluster.ts';
 import { formatGateway, replaceSection } from './gateway-report.ts';
 import { CLUSTER_CONFIG, provideConformanceImages, provideGatewayConformanceImages } from './images.ts';
-import { formatConformance, summarize, unexplained, type KnownCause, type SpecResult } from './report.ts';
+import { CutShort, formatConformance, summarize, unexplained, type KnownCause, type SpecResult } from './report.ts';
 import { runGatewaySuite, runSuite } from './suite.ts';
 
 const USAGE = `npm run conformance -- [options]
@@ -52,11 +52,15 @@ export async function main(root: string, args: readonly string[]): Promise<numbe
     const open = unexplained(results, causes);
     for (const { name, outcome, message } of open) log(`✖ ${outcome}: ${name}\n  ${message.split('\n', 1).join('')}`);
     log(`${open.length === 0 ? '✔' : '✖'} ${summarize(results)}\n  ${file}\n  ${reports}`);
-    return open.length === 0 && results.length > 0 ? 0 : 1;
+    return open.length === 0 ? 0 : 1;
   } catch (error) {
-    if (!signal.aborted) throw error;
-    log('✖ interrupted');
-    return 130;
+    if (signal.aborted) {
+      log('✖ interrupted');
+      return 130;
+    }
+    if (!(error instanceof CutShort)) throw error;
+    log(`✖ ${error.message}`);
+    return 1;
   } finally {
     await runtime.close();
   }

@@ -25,40 +25,70 @@ export type RunDescription = {
   readonly minutes: number;
 };
 
+/** A run that did not come to its end, of which no page may tell. */
+export class CutShort extends Error {
+  constructor(reason: string) {
+    super(`the run was cut short: ${reason}`);
+  }
+}
+
 type GinkgoReport = {
-  readonly SpecReports: readonly {
-    readonly ContainerHierarchyTexts: readonly string[] | null;
-    readonly LeafNodeType: string;
-    readonly LeafNodeText: string;
-    readonly State: string;
-    /** In nanoseconds. */
-    readonly RunTime: number;
-    readonly Failure?: { readonly Message: string };
-  }[];
+  /** Such as that it was interrupted, or took too long. */
+  readonly SpecialSuiteFailureReasons?: readonly string[] | null;
+  readonly PreRunStats: { readonly SpecsThatWillRun: number };
+  readonly SpecReports: readonly GinkgoSpec[];
+};
+
+type GinkgoSpec = {
+  readonly ContainerHierarchyTexts: readonly string[] | null;
+  readonly LeafNodeType: string;
+  readonly LeafNodeText: string;
+  readonly State: string;
+  /** In nanoseconds. */
+  readonly RunTime: number;
+  readonly Failure?: { readonly Message: string };
 };
 
 const NANOSECONDS = 1e9;
 
-/** The tests that were chosen, and what else of the suite failed, such as its preparation. */
+/**
+ * The tests that were chosen, and what else of the suite failed, such as its preparation. Throws CutShort where not all
+ * of them were come to: the report has those as it has tests that were not chosen.
+ */
 export function readReport(text: string): readonly SpecResult[] {
   const reports = JSON.parse(text) as readonly GinkgoReport[];
-  return (
-    reports
-      .flatMap(({ SpecReports }) => SpecReports)
-      // A test that skips itself says why.
-      .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
-      .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || (State !== 'passed' && State !== 'skipped'))
-      .map((spec) => {
-        const name = [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' ');
-        return {
-          name,
-          outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
-          seconds: spec.RunTime / NANOSECONDS,
-          message: spec.Failure?.Message ?? '',
-          isSerial: name.includes('[Serial]'),
-        };
-      })
-  );
+  const specs = reports
+    .flatMap(({ SpecReports }) => SpecReports)
+    // A test that skips itself says why.
+    .filter(({ State, Failure }) => State !== 'pending' && !(State === 'skipped' && Failure === undefined))
+    .filter((spec) => isTest(spec) || (spec.State !== 'passed' && spec.State !== 'skipped'));
+  const reasons = reports.flatMap(({ SpecialSuiteFailureReasons }) => SpecialSuiteFailureReasons ?? []);
+  const chosen = reports.reduce((sum, { PreRunStats }) => sum + PreRunStats.SpecsThatWillRun, 0);
+  const tested = specs.filter(isTest).length;
+  if (tested < chosen || tested === 0) {
+    const broken = specs.filter((spec) => !isTest(spec)).map(resultOf);
+    reasons.push(
+      `${String(tested)} of ${String(chosen)} tests were run`,
+      ...broken.map(({ name, message }) => `${name}: ${firstLine(message)}`),
+    );
+  }
+  if (reasons.length > 0) throw new CutShort(reasons.join('; '));
+  return specs.map(resultOf);
+}
+
+function isTest({ LeafNodeType }: GinkgoSpec): boolean {
+  return LeafNodeType === 'It';
+}
+
+function resultOf(spec: GinkgoSpec): SpecResult {
+  const name = [...(spec.ContainerHierarchyTexts ?? []), spec.LeafNodeText || spec.LeafNodeType].join(' ');
+  return {
+    name,
+    outcome: spec.State === 'passed' || spec.State === 'skipped' ? spec.State : 'failed',
+    seconds: spec.RunTime / NANOSECONDS,
+    message: spec.Failure?.Message ?? '',
+    isSerial: name.includes('[Serial]'),
+  };
 }
 
 /** Why a test did not pass, where somebody has found out. */

@@ -9,13 +9,15 @@ import { extract } from 'tar';
 import { createTar } from '../../src/model/tar.ts';
 import { readGatewayOutput } from './gateway-report.ts';
 import { REGISTRY_HOST, type ConformanceImages, type GatewayConformanceImages } from './images.ts';
-import { readReport, type SpecResult } from './report.ts';
+import { CutShort, readReport, type SpecResult } from './report.ts';
 
 /** Folder in the container that the suite writes its reports to. */
 const REPORTS = '/tmp/reports';
 const REPORT = 'report.json';
 /** What the suite prints, in the directory of its reports. */
 const OUTPUT = 'output.log';
+/** Exit codes of a suite that came to its end: all passed, or not all. */
+const VERDICTS = [0, 1];
 const PRIVATE = 0o600;
 const API_PORT = 6443;
 
@@ -81,10 +83,12 @@ export async function runGatewaySuite(
   ];
   if (run.only !== undefined) command.push(`-only=${run.only}`);
   await runProgram(run, run.images.suiteRef, command);
-  return readGatewayOutput(await readFile(join(run.directory, OUTPUT), 'utf8'));
+  const results = readGatewayOutput(await readFile(join(run.directory, OUTPUT), 'utf8'));
+  if (results.length === 0) throw new CutShort('no test was run');
+  return results;
 }
 
-/** Runs a program on the cluster's network to its end, however it ends, and fetches its reports. */
+/** Runs a program on the cluster's network to its end, whatever its verdict, and fetches its reports. */
 async function runProgram(run: Run, ref: string, command: readonly string[]): Promise<void> {
   const { docker, clusterName, directory, signal } = run;
   await mkdir(directory, { recursive: true });
@@ -108,9 +112,11 @@ async function runProgram(run: Run, ref: string, command: readonly string[]): Pr
     if (run.output !== undefined) both.pipe(run.output, { end: false });
     const logged = pipeline(both, createWriteStream(join(directory, OUTPUT)));
     await container.start();
-    await container.wait();
+    const { StatusCode: exitCode } = (await container.wait()) as { readonly StatusCode: number };
     await logged;
     signal?.throwIfAborted();
+    if (!VERDICTS.includes(exitCode))
+      throw new CutShort(`the suite ended with ${String(exitCode)}, see ${join(directory, OUTPUT)}`);
     await finished((await container.getArchive({ path: REPORTS })).pipe(extract({ cwd: directory, strip: 1 })));
   } finally {
     await remove();

@@ -12,19 +12,20 @@ const spec = (text: string, state: string, more: object = {}): object => ({
   ...more,
 });
 
-const results = readReport(
+const report = (chosen: number, specs: readonly object[], reasons: readonly string[] | null = null): string =>
   JSON.stringify([
-    {
-      SpecReports: [
-        spec('rolls [Serial]', 'passed'),
-        spec('was not chosen', 'skipped'),
-        spec('needs more', 'skipped', { Failure: { Message: 'needs 2 nodes' } }),
-        spec('breaks', 'failed', { Failure: { Message: 'timed out\nin the end' } }),
-        spec('takes too long', 'timedout'),
-        spec('', 'passed', { LeafNodeType: 'BeforeSuite', ContainerHierarchyTexts: null }),
-        spec('', 'panicked', { LeafNodeType: 'AfterSuite', ContainerHierarchyTexts: null }),
-      ],
-    },
+    { SpecialSuiteFailureReasons: reasons, PreRunStats: { SpecsThatWillRun: chosen }, SpecReports: specs },
+  ]);
+
+const results = readReport(
+  report(4, [
+    spec('rolls [Serial]', 'passed'),
+    spec('was not chosen', 'skipped'),
+    spec('needs more', 'skipped', { Failure: { Message: 'needs 2 nodes' } }),
+    spec('breaks', 'failed', { Failure: { Message: 'timed out\nin the end' } }),
+    spec('takes too long', 'timedout'),
+    spec('', 'passed', { LeafNodeType: 'BeforeSuite', ContainerHierarchyTexts: null }),
+    spec('', 'panicked', { LeafNodeType: 'AfterSuite', ContainerHierarchyTexts: null }),
   ]),
 );
 
@@ -41,6 +42,25 @@ describe('the report of a conformance run', () => {
     ]);
     expect(results[0]).toMatchObject({ seconds: 1.5, isSerial: true });
     expect(summarize(results)).toBe('1 of 5 passed, 1 not run here, 3 failed');
+  });
+
+  it.each([
+    ['2 of 3 tests were run', report(3, [spec('a', 'passed'), spec('b', 'failed'), spec('c', 'skipped')])],
+    ['Suite Timeout Elapsed', report(1, [spec('a', 'passed')], ['Suite Timeout Elapsed'])],
+    ['0 of 0 tests were run', report(0, [spec('a', 'skipped')])],
+    [
+      '0 of 1 tests were run; BeforeSuite: no node',
+      report(1, [
+        spec('', 'failed', {
+          LeafNodeType: 'BeforeSuite',
+          ContainerHierarchyTexts: null,
+          Failure: { Message: 'no node' },
+        }),
+        spec('a', 'skipped'),
+      ]),
+    ],
+  ])('is none of a run that was cut short: %s', (reason, text) => {
+    expect(() => readReport(text)).toThrow(`the run was cut short: ${reason}`);
   });
 
   it('explains a test only where its message is the one that the cause was found for', () => {
