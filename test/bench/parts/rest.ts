@@ -1,4 +1,5 @@
 /** What a cluster takes while nobody uses it. */
+import { LABELS, networkName } from '../../../src/model/names.ts';
 import type { Measurements } from '../measures.ts';
 import type { Subject } from '../subject.ts';
 
@@ -38,16 +39,18 @@ export async function measureRest(subject: Subject, measurements: Measurements):
   await subject.sandbar('down', '--volumes', '--yes');
 }
 
-/** What each container of the cluster takes just now. */
+/** What each container of the cluster takes just now, and the registry, which is of no cluster. */
 export async function sampleAll(subject: Subject): Promise<readonly Sample[]> {
   const { docker, clusterName } = subject;
-  const label = [`dev.sandbar.cluster=${clusterName}`];
-  const containers = await docker.listContainers({ filters: { label } });
+  const [own, registries] = await Promise.all([
+    docker.listContainers({ filters: { label: [`${LABELS.cluster}=${clusterName}`] } }),
+    docker.listContainers({ filters: { label: [LABELS.registry], network: [networkName(clusterName)] } }),
+  ]);
   return Promise.all(
-    containers.map(async ({ Id: id, Labels: labels }) => {
+    [...own, ...registries].map(async ({ Id: id, Labels: labels }) => {
       const stats = await docker.getContainer(id).stats({ stream: false, 'one-shot': true });
       return {
-        component: labels['dev.sandbar.component'] ?? id,
+        component: labels[LABELS.component] ?? (labels[LABELS.registry] === undefined ? id : 'registry'),
         memoryMiB: usedBytes(stats.memory_stats) / MIB,
         cpuNs: stats.cpu_stats.cpu_usage.total_usage,
         atMs: Date.parse(stats.read),
