@@ -3,7 +3,7 @@
  * packages, because it runs before they are there.
  */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,7 +18,8 @@ export function prepare() {
   if (modifiedAt('package-lock.json') === 0) return;
   // npm writes this file last, so a broken installation counts as none.
   if (modifiedAt('node_modules/.package-lock.json') < modifiedAt('package-lock.json')) {
-    run('installing the npm packages', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+    if (isLinked('node_modules')) takeLinkedPackages();
+    else run('installing the npm packages', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
   }
   const newest = Math.max(...['src', 'bin/bundle.js', 'package.json'].map(newestBelow));
   if (modifiedAt('dist/main.js') < newest) run('compiling', ['run', '--silent', 'build']);
@@ -31,6 +32,21 @@ function checkNode() {
   console.error(`✖ Node ${process.versions.node} is too old: Sandbar needs ${NEEDED_NODE.join('.')} or newer`);
   console.error('  fix: install a newer one, for example from https://nodejs.org or with nvm install 22');
   process.exit(3);
+}
+
+/** npm empties the folder that it installs into, which here belongs to somebody else. */
+function takeLinkedPackages() {
+  if (modifiedAt('node_modules/.package-lock.json') > 0) {
+    console.error('• node_modules is a symbolic link: its packages are taken as they are');
+    return;
+  }
+  console.error('✖ node_modules is a symbolic link to where npm has installed nothing');
+  console.error('  fix: remove the link, or run npm ci where it leads to');
+  process.exit(1);
+}
+
+function isLinked(path) {
+  return lstatSync(join(root, path), { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
 }
 
 function run(what, args) {
