@@ -56,5 +56,5 @@ func waitForAPI(url string) error {
 
 // Traefik takes a client certificate only from a kubeconfig, and a kubeconfig only from this variable.
 func traefikEnvironment() []string {
-	return []string{"KUBECONFIG=" + kubeconfigPath, "GOGC=50"}
+	return []string{"KUBECONFIG=" + kubeconfigPath}
 }
