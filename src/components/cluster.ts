@@ -1,5 +1,5 @@
 /** The whole cluster as resources: everything that `up` makes so. */
-import { networkName, OBJECT_ORIGIN } from '../model/names.ts';
+import { LABELS, networkName, OBJECT_ORIGIN } from '../model/names.ts';
 import type { ContainerResource, KubernetesObject, Resource } from '../model/resources.ts';
 import { agent } from './agent.ts';
 import { addressesIn, containerSubnet, type ComponentContext } from './context.ts';
@@ -33,6 +33,8 @@ export function desiredCluster(context: ComponentContext, manifests: readonly Ku
       subnet,
       gateway: addressesIn(subnet).gateway,
       containerSubnet: containerSubnet(subnet),
+      // By this a registry that is made anew finds the networks that it belongs on.
+      labels: context.registry === undefined ? {} : { [LABELS.registry]: context.registry.name },
     },
     ...controlPlane(
       context,

@@ -77,13 +77,11 @@ export function registry(
     networkName: network,
     address,
   });
-  return [
-    volume,
-    container,
-    attach(networkName(spec.name), addressesIn(subnet).registry, ['network']),
-    // A container that is made anew comes back on the networks of the other clusters too.
-    ...Object.entries(settled.otherNetworks).map(([network, address]) => attach(network, address, [])),
-  ];
+  // A container that is made anew comes back on the networks of the other clusters too.
+  const others = Object.entries(settled.otherNetworks).map(([network, address]) => attach(network, address, []));
+  const own = attach(networkName(spec.name), addressesIn(subnet).registry, ['network']);
+  // Its own cluster's comes last, as a sign that it is on all of them.
+  return [volume, container, ...others, { ...own, dependsOn: [...own.dependsOn, ...others.map(({ id }) => id)] }];
 }
 
 /** Registry host → containerd's own format for the hosts that serve its images. */

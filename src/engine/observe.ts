@@ -56,6 +56,8 @@ export type RegistryObservation = {
   readonly state: ObservedState;
   readonly container: ContainerSummary | undefined;
   readonly volume: VolumeSummary | undefined;
+  /** What there is of registries with other names. */
+  readonly others: { readonly containers: readonly ContainerSummary[]; readonly volumes: readonly VolumeSummary[] };
 };
 
 /** Registries belong to no cluster: they are found by a label of their own. */
@@ -83,7 +85,11 @@ export async function observeRegistry(
         ]),
     ...(volume === undefined ? [] : [observed('volume', volume.name, volume.labels)]),
   ];
-  return { state: new Map(found.map((resource) => [resource.id, resource])), container, volume };
+  const others = {
+    containers: containers.filter((one) => !isWanted(one)),
+    volumes: volumes.filter((one) => !isWanted(one)),
+  };
+  return { state: new Map(found.map((resource) => [resource.id, resource])), container, volume, others };
 }
 
 /** An engine starts no container that is to be on a network that was removed meanwhile. */
@@ -111,7 +117,7 @@ export function attachmentsOf({ name, addresses }: ContainerSummary): readonly O
 export function labelsFor(clusterName: string, resource: Resource, fingerprint: Fingerprint): Labels {
   return {
     ...ownerLabel(clusterName, resource),
-    ...(resource.kind === 'volume' ? resource.labels : {}),
+    ...(resource.kind === 'volume' || resource.kind === 'network' ? resource.labels : {}),
     [LABELS.component]: resource.owner,
     [LABELS.resource]: resource.id,
     [LABELS.fingerprint]: JSON.stringify(fingerprint),

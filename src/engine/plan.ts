@@ -82,7 +82,7 @@ function decide(desired: readonly Resource[], observed: ObservedState): Readonly
       decisions.set(resource.id, { verb: 'replace', cause: 'its network is new', observed: found });
     } else if (resource.kind === 'attachment' && isMoved && found !== undefined) {
       decisions.set(resource.id, { verb: 'replace', cause: 'the network is new', observed: found });
-    } else if (resource.kind === 'attachment' && isLost && found !== undefined) {
+    } else if (resource.kind === 'attachment' && isLost && found?.ref === resource.containerName) {
       decisions.set(resource.id, { verb: 'create', cause: 'its container is new' });
     } else {
       decisions.set(resource.id, own);

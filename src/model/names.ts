@@ -19,7 +19,7 @@ export const LABELS = {
   component: 'dev.sandbar.component',
   /** Id of the resource within its cluster, e.g. `container/agent`. */
   resource: 'dev.sandbar.resource',
-  /** Name of the registry that a Docker object belongs to; it is of no cluster. */
+  /** Name of the registry that a Docker object belongs to, or that a cluster's network was made for. */
   registry: 'dev.sandbar.registry',
   /** Port on the host that a registry had first, on its volume. */
   port: 'dev.sandbar.port',

@@ -18,6 +18,8 @@ export type NetworkResource = ResourceBase & {
   readonly gateway: string;
   /** What the engine chooses addresses from for containers that ask for none. A network made before keeps its own. */
   readonly containerSubnet: string;
+  /** Besides those by which it is known again. */
+  readonly labels?: Readonly<Record<string, string>>;
 };
 
 export type VolumeResource = ResourceBase & {

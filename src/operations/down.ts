@@ -5,8 +5,8 @@ import { plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { networkName } from '../model/names.ts';
-import type { Ports } from '../model/ports.ts';
-import type { ObservedResource } from '../model/resources.ts';
+import type { Ports, Runtime } from '../model/ports.ts';
+import type { ObservedResource, Plan } from '../model/resources.ts';
 import { withClusterLock } from './access.ts';
 import { releaseRegistries } from './registry.ts';
 import { remove } from './steps.ts';
@@ -29,37 +29,62 @@ export type DownResult = {
 export async function down(request: DownRequest, ports: Ports, emit: Emit): Promise<DownResult> {
   const { clusterName, signal } = request;
   return withClusterLock(clusterName, { host: ports.host, emit, signal }, async () => {
-    const [docker, { state: attachments }] = await Promise.all([
+    const [docker, attachments] = await Promise.all([
       observeDocker(ports.runtime, clusterName),
-      observeRegistry(ports.runtime, { registryName: undefined, networkName: networkName(clusterName) }),
+      findAttachments(ports.runtime, clusterName),
     ]);
-    const found = [...docker.state.values(), ...attachments.values()];
+    const isNetwork = ({ kind }: ObservedResource): boolean => kind === 'network';
+    const network = [...docker.state.values()].filter(isNetwork);
+    const inside = [...docker.state.values()].filter((resource) => !isNetwork(resource));
     const isRemoved = (resource: ObservedResource): boolean => resource.kind !== 'volume' || request.includesVolumes;
-    const steps = plan([], new Map(found.filter(isRemoved).map((resource) => [resource.id, resource])));
-    const lost = steps.filter((step) => step.losesData);
-    if (lost.length > 0) await confirmLoss(request);
-    emit({ type: 'plan', steps: steps.map(({ id, owner, cause }) => ({ id, owner, cause })) });
-    const failures = await apply(steps, {
-      runStep: async (step) => {
-        if (step.verb === 'remove') await remove(step.observed, { runtime: ports.runtime });
-      },
-      emit,
-      clock: ports.clock,
-      concurrency: 6,
-      signal,
+    const first = removalOf(inside.filter(isRemoved));
+    if (first.some((step) => step.losesData)) await confirmLoss(request);
+    const announced = [...first, ...removalOf([...attachments, ...network])];
+    emit({ type: 'plan', steps: announced.map(({ id, owner, cause }) => ({ id, owner, cause })) });
+    const applied = { ports, emit, signal };
+    await applyRemovals(first, applied);
+    // Until nobody else holds the lock, another cluster's `up` may put the registry on the network.
+    const [last, released] = await ports.host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
+      const steps = removalOf([...(await findAttachments(ports.runtime, clusterName)), ...network]);
+      await applyRemovals(steps, applied);
+      return [steps, await releaseRegistries(ports.runtime)] as const;
     });
-    if (signal.aborted) throw signal.reason;
-    if (failures[0] !== undefined) throw failures[0].error;
-    const released = await releaseRegistries(ports, signal);
     return {
       clusterName,
       removed: [
-        ...steps.map((step) => step.id.slice('remove '.length)),
+        ...[...first, ...last].map((step) => step.id.slice('remove '.length)),
         ...released.map((name) => `container/${name}`),
       ],
-      kept: found.filter((resource) => !isRemoved(resource)).map((resource) => resource.ref),
+      kept: inside.filter((resource) => !isRemoved(resource)).map((resource) => resource.ref),
     };
   });
+}
+
+/** Registries on the cluster's network, as resources of the cluster. */
+async function findAttachments(runtime: Runtime, clusterName: string): Promise<readonly ObservedResource[]> {
+  const wanted = { registryName: undefined, networkName: networkName(clusterName) };
+  return [...(await observeRegistry(runtime, wanted)).state.values()];
+}
+
+function removalOf(resources: readonly ObservedResource[]): Plan {
+  return plan([], new Map(resources.map((resource) => [resource.id, resource])));
+}
+
+async function applyRemovals(
+  steps: Plan,
+  { ports, emit, signal }: { readonly ports: Ports; readonly emit: Emit; readonly signal: AbortSignal },
+): Promise<void> {
+  const failures = await apply(steps, {
+    runStep: async (step) => {
+      if (step.verb === 'remove') await remove(step.observed, { runtime: ports.runtime });
+    },
+    emit,
+    clock: ports.clock,
+    concurrency: 6,
+    signal,
+  });
+  if (signal.aborted) throw signal.reason;
+  if (failures[0] !== undefined) throw failures[0].error;
 }
 
 async function confirmLoss(request: DownRequest): Promise<void> {

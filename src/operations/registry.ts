@@ -75,10 +75,11 @@ export async function removeRegistry(
   }: RegistryRequest & { readonly confirm: ((question: string) => Promise<boolean>) | undefined },
   { runtime, host }: Pick<Ports, 'runtime' | 'host'>,
 ): Promise<{ readonly name: string; readonly removed: readonly string[] }> {
+  const label = { key: LABELS.registry, value: registryName };
+  // Before the lock: the answer may take its time, and every `up` would wait for it.
+  if ((await runtime.listVolumes(label)).length > 0) await confirmLoss(registryName, confirm);
   return host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
-    const label = { key: LABELS.registry, value: registryName };
     const [containers, volumes] = await Promise.all([runtime.listContainers(label), runtime.listVolumes(label)]);
-    if (volumes.length > 0) await confirmLoss(registryName, confirm);
     for (const { id } of containers) await runtime.removeContainer(id);
     for (const { name } of volumes) await runtime.removeVolume(name);
     return {
@@ -88,23 +89,18 @@ export async function removeRegistry(
   });
 }
 
-/** Takes away the containers of registries that serve no cluster any more; their images stay. */
-export async function releaseRegistries(
-  { runtime, host }: Pick<Ports, 'runtime' | 'host'>,
-  signal: AbortSignal,
-): Promise<readonly string[]> {
-  return host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
-    const [containers, networks] = await Promise.all([
-      runtime.listContainers({ key: LABELS.registry }),
-      runtime.listNetworks(),
-    ]);
-    const unused = containers.filter(
-      (container) =>
-        !attachmentsOf(container).some(({ networkName }) => networks.some(({ name }) => name === networkName)),
-    );
-    for (const { id } of unused) await runtime.removeContainer(id);
-    return unused.map(({ name }) => name);
-  });
+/** Takes away the containers of registries that serve no cluster any more; their images stay. Called in `allocation`. */
+export async function releaseRegistries(runtime: Runtime): Promise<readonly string[]> {
+  const [containers, networks] = await Promise.all([
+    runtime.listContainers({ key: LABELS.registry }),
+    runtime.listNetworks(),
+  ]);
+  const unused = containers.filter(
+    (container) =>
+      !attachmentsOf(container).some(({ networkName }) => networks.some(({ name }) => name === networkName)),
+  );
+  for (const { id } of unused) await runtime.removeContainer(id);
+  return unused.map(({ name }) => name);
 }
 
 /** Tells the registry of what it keeps copies of; it looks when it is asked for one. */

@@ -1,10 +1,10 @@
 /** Settles what a spec leaves open: the subnet and the host's ports. What a cluster already has, it keeps. */
-import type { SettledPorts, SettledRegistry } from '../components/context.ts';
+import { addressesIn, type SettledPorts, type SettledRegistry } from '../components/context.ts';
 import { chooseSubnet, overlaps, parseCidr } from '../model/cidr.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { DockerObservation, RegistryObservation } from '../engine/observe.ts';
 import { LABELS, networkName } from '../model/names.ts';
-import type { ContainerSummary, Host, NetworkSummary } from '../model/ports.ts';
+import type { Host, NetworkSummary } from '../model/ports.ts';
 import type { ClusterSpec } from '../model/spec.ts';
 
 type PortName = keyof ClusterSpec['ports'];
@@ -112,8 +112,8 @@ export async function settleRegistry(
   host: Host,
 ): Promise<{ readonly registry: SettledRegistry | undefined; readonly notices: readonly string[] }> {
   if (registry === undefined) return { registry: undefined, notices: [] };
-  const { container, volume } = observation;
-  const otherNetworks = otherNetworksOf(container, networks, networkName(name));
+  const { container, volume, others } = observation;
+  const otherNetworks = otherNetworksOf(registry.name, { observation, networks, ownNetwork: networkName(name) });
   const settled = (port: number, notices: readonly string[] = []) => ({
     registry: { name: registry.name, port, otherNetworks },
     notices,
@@ -124,11 +124,14 @@ export async function settleRegistry(
   const { port: wished, isFixed } = registry.port;
   if (current !== undefined && (isHeld || (await isFree(current)))) {
     if (!isFixed || wished === current) return settled(current);
-    const others = Object.keys(otherNetworks);
-    if (others.length > 0) {
+    const clusters = networks.flatMap((network) =>
+      otherNetworks[network.name] === undefined ? [] : (network.labels[LABELS.cluster] ?? []),
+    );
+    if (clusters.length > 0) {
+      const knowing = `${clusters.length === 1 ? 'cluster' : 'clusters'} ${clusters.sort().join(', ')}`;
       throw new SandbarError(
         'CONFLICT',
-        `registry ${registry.name} is on port ${String(current)}, under which ${others.join(', ')} know it`,
+        `registry ${registry.name} is known to ${knowing} on port ${String(current)}, not ${String(wished)}`,
         { hint: `leave registry.port out, or give this cluster a registry of its own with registry.name` },
       );
     }
@@ -137,30 +140,54 @@ export async function settleRegistry(
     const first = Number(volume?.labels[LABELS.port]);
     if (first > 0 && (await isFree(first))) return settled(first);
   }
-  if (await isFree(wished)) return settled(wished);
-  const owner = (await host.findPortOwner(wished)) ?? 'another program';
+  const keeper = others.volumes.find(({ labels }) => labels[LABELS.port] === String(wished));
+  if ((isFixed || keeper === undefined) && (await isFree(wished))) return settled(wished);
+  const owner =
+    (await host.findPortOwner(wished)) ?? (keeper === undefined ? 'another program' : `registry ${keeper.name}`);
   if (isFixed) {
     throw new SandbarError('PORT_IN_USE', `port ${String(wished)} is used by ${owner}`, {
       hint: 'stop it, or set registry.port in sandbar.yaml',
     });
   }
-  const chosen = await nextFree(wished + 1, isFree);
+  // Another registry may be about to start on the port that its volume names.
+  const kept = others.volumes.map(({ labels }) => Number(labels[LABELS.port]));
+  const chosen = await nextFree(wished + 1, async (port) => !kept.includes(port) && (await isFree(port)));
   return settled(chosen, [`port ${String(wished)} is used by ${owner}: the registry is on ${String(chosen)}`]);
 }
 
-/** Addresses of a registry on the networks of other clusters, which it stays on. */
+/**
+ * Addresses of a registry on the networks of other clusters: those that it is on and, unless it is known to be on all,
+ * those that were made for it. It joins the network of the cluster that makes it last, so one that is on that has the
+ * others too; a cluster that has given it up meanwhile is then left alone.
+ */
 export function otherNetworksOf(
-  registry: Pick<ContainerSummary, 'addresses'> | undefined,
-  networks: readonly NetworkSummary[],
-  ownNetwork: string,
+  registryName: string,
+  {
+    observation: { container, others },
+    networks,
+    ownNetwork,
+  }: {
+    readonly observation: Pick<RegistryObservation, 'container' | 'others'>;
+    readonly networks: readonly NetworkSummary[];
+    readonly ownNetwork: string;
+  },
 ): SettledRegistry['otherNetworks'] {
+  const attached = container?.addresses ?? {};
+  const isMadeFor = ({ name, labels }: NetworkSummary): boolean =>
+    attached[ownNetwork] === undefined &&
+    labels[LABELS.registry] === registryName &&
+    others.containers.every(({ addresses }) => addresses[name] === undefined);
   return Object.fromEntries(
-    Object.entries(registry?.addresses ?? {}).filter(
-      ([network]) =>
-        network !== ownNetwork &&
-        networks.some(({ labels, name: found }) => found === network && labels[LABELS.cluster] !== undefined),
-    ),
-  );
+    networks
+      .filter(({ name, labels }) => name !== ownNetwork && labels[LABELS.cluster] !== undefined)
+      .flatMap((network) => {
+        const [subnet] = network.subnets;
+        const address =
+          attached[network.name] ??
+          (subnet !== undefined && isMadeFor(network) ? addressesIn(subnet).registry : undefined);
+        return address === undefined ? [] : [[network.name, address]];
+      }),
+  ) as SettledRegistry['otherNetworks'];
 }
 
 function isEnabled(spec: ClusterSpec, name: PortName): boolean {

@@ -271,9 +271,14 @@ async function bringUp(
   return ground.value;
 }
 
-/** A network can only be removed when nothing is attached to it; all else of the registry is for later. */
+/**
+ * A network can only be removed when nothing is attached to it, and by its volume a registry keeps its port from
+ * others that are made meanwhile; all else of the registry is for later.
+ */
 function isOfRegistry(step: Step): boolean {
-  return step.owner === 'registry' && !(step.verb === 'remove' && step.observed.kind === 'attachment');
+  if (step.owner !== 'registry') return false;
+  if (step.verb === 'remove') return step.observed.kind !== 'attachment';
+  return !(step.verb === 'create' && step.resource.kind === 'volume');
 }
 
 /** The registry belongs to other clusters too, whose `up` may be making it: it is looked at again while none does. */
@@ -287,13 +292,17 @@ async function provideRegistry(
   if (changes.some(isOfRegistry)) {
     const wanted = { registryName: context.registry?.name, networkName: networkName(context.spec.name) };
     await host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
-      const [{ state, container }, networks] = await Promise.all([
-        observeRegistry(runtime, wanted),
-        runtime.listNetworks(),
-      ]);
-      const otherNetworks = otherNetworksOf(container, networks, wanted.networkName);
-      const registry = context.registry && { ...context.registry, otherNetworks };
-      await applyOrThrow(plan(registryResources({ ...context, registry }), state), targets, dependencies, signal);
+      const [observation, networks] = await Promise.all([observeRegistry(runtime, wanted), runtime.listNetworks()]);
+      const registry = context.registry && {
+        ...context.registry,
+        otherNetworks: otherNetworksOf(context.registry.name, {
+          observation,
+          networks,
+          ownNetwork: wanted.networkName,
+        }),
+      };
+      const steps = plan(registryResources({ ...context, registry }), observation.state);
+      await applyOrThrow(steps, targets, dependencies, signal);
     });
   }
   await tellRegistry(context, runtime);

@@ -80,6 +80,76 @@ describe('the registry', () => {
     expect([...(addresses?.keys() ?? [])].sort()).toEqual(['sandbar-dev', 'sandbar-two']);
   });
 
+  it.each([1, 2, 3, 4, 5])(
+    'is on all networks again when it was being made anew and up was killed at change %i',
+    async (atChange) => {
+      const { machine } = openMachine();
+      await machine.up({ spec: two });
+      await machine.up({ spec: wish() });
+      await machine.runtime.stopContainer('sandbar-registry');
+      const broken = machine.runtime.containers.get('sandbar-registry');
+      if (broken !== undefined) broken.state = 'created';
+      await new Promise<void>((resolve, reject) => {
+        machine.wrapRuntime = (runtime) => dyingCaller(runtime, { atChange, isCarriedOut: true, onDeath: resolve });
+        machine.up({ spec: wish() }).then(() => {
+          reject(new Error(`it was over before change ${String(atChange)}`));
+        }, reject);
+      });
+      machine.restartCommandLine();
+      await machine.up({ spec: wish() });
+      const attachments = machine.runtime.containers.get('sandbar-registry')?.attachments;
+      expect([...(attachments?.keys() ?? [])].sort()).toEqual(['sandbar-dev', 'sandbar-two']);
+      const [subnet = ''] = machine.runtime.networks.get('sandbar-two')?.subnets ?? [];
+      expect(attachments?.get('sandbar-two')).toBe(subnet.replace('0/24', '8'));
+    },
+  );
+
+  it('leaves a cluster alone that has taken another registry, or none, since its network was made', async () => {
+    const { machine } = openMachine();
+    await machine.up({ spec: two });
+    const other = { ...wish().registry, name: 'other' };
+    await machine.up({ spec: { ...two, registry: other } });
+    await machine.up({ spec: wish() });
+    const networksOf = (name: string): readonly string[] => [
+      ...(machine.runtime.containers.get(name)?.attachments.keys() ?? []),
+    ];
+    expect(networksOf('other')).toEqual(['sandbar-two']);
+    expect(networksOf('sandbar-registry')).toEqual(['sandbar-dev']);
+  });
+
+  it('is one for two clusters that come up at once, and two on ports of their own where they name two', async () => {
+    const { machine: together } = openMachine();
+    await Promise.all([together.up({ spec: wish() }), together.up({ spec: two })]);
+    expect([...(together.runtime.containers.get('sandbar-registry')?.attachments.keys() ?? [])].sort()).toEqual([
+      'sandbar-dev',
+      'sandbar-two',
+    ]);
+    const { machine: apart } = openMachine();
+    const ups = await Promise.all([
+      apart.up({ spec: wish() }),
+      apart.up({ spec: { ...two, registry: { ...wish().registry, name: 'other' } } }),
+    ]);
+    expect(ups.map(({ context }) => context.registry?.port).sort()).toEqual([5001, 5002]);
+  });
+
+  it('goes from a network that it has joined while the cluster goes', async () => {
+    const { machine } = openMachine();
+    const { runtime } = machine;
+    await machine.up({ spec: two });
+    await machine.up({ spec: wish() });
+    await runtime.disconnectNetwork('sandbar-dev', 'sandbar-registry');
+    const removeContainer = runtime.removeContainer.bind(runtime);
+    runtime.removeContainer = async (ref) => {
+      // Once: up of two makes it anew meanwhile.
+      runtime.removeContainer = removeContainer;
+      await runtime.connectNetwork('sandbar-dev', 'sandbar-registry', '172.30.0.8');
+      await removeContainer(ref);
+    };
+    await machine.down();
+    expect(runtime.networks.has('sandbar-dev')).toBe(false);
+    expect([...(runtime.containers.get('sandbar-registry')?.attachments.keys() ?? [])]).toEqual(['sandbar-two']);
+  });
+
   it('leaves another cluster alone that is removed while it is made anew', async () => {
     const { machine } = openMachine();
     const { runtime } = machine;
@@ -137,7 +207,7 @@ describe('the registry', () => {
     machine.host.listeners.clear();
     await machine.up({ spec: two });
     await expect(machine.up({ spec: wish({ port: 6000 }) })).rejects.toThrow(
-      'registry sandbar-registry is on port 5001, under which sandbar-two know it',
+      'registry sandbar-registry is known to cluster two on port 5001, not 6000',
     );
   });
 
@@ -191,7 +261,9 @@ describe('the registry', () => {
     expect((await pruneRegistry({ ...request, ofCaches: false }, machine.runtime)).freedBytes).toBe(1);
     expect((await pruneRegistry({ ...request, ofCaches: true }, machine.runtime)).freedBytes).toBe(2);
     await expect(removeRegistry({ ...request, confirm: undefined }, machine.ports)).rejects.toThrow('every image');
-    await removeRegistry({ ...request, confirm: () => Promise.resolve(true) }, machine.ports);
+    // Whoever is asked may take his time: an up goes on meanwhile.
+    const confirm = () => machine.up({ spec: wish() }).then(() => true);
+    await removeRegistry({ ...request, confirm }, machine.ports);
     expect(machine.runtime.volumes.has('sandbar-registry')).toBe(false);
     expect(await machine.planned({ spec: wish() })).toContain('create volume/registry (missing)');
   });
