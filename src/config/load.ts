@@ -47,7 +47,10 @@ export async function loadConfig(host: ConfigHost, flags: ConfigFlags): Promise<
     return { kind: 'invalid', file: found.file, warnings: [], diagnostics: [found.diagnostic] };
   const displayPath = (file: string): string => shortenPath(file, host.workingDirectory);
   const document = found.kind === 'none' ? undefined : await parseDocument(displayPath(found.file), found.text, host);
-  const written = withOverrides(document?.value ?? {}, [...environmentOverrides(host), ...overridesOf(flags)]);
+  const written = withOverrides(spellOut(document?.value ?? {}), [
+    ...environmentOverrides(host),
+    ...overridesOf(flags),
+  ]);
 
   // The schema's validator takes 50 ms to load, for which a machine without any configuration need not wait.
   const isEmpty = document === undefined && written.origins.length === 0;
@@ -192,6 +195,11 @@ function environmentOverrides(host: ConfigHost): readonly Override[] {
     const value = readVariable(host.env, origin);
     return value === undefined ? [] : [{ path: wanted, value, origin }];
   });
+}
+
+/** `registry: true` is a mapping that settles nothing: what overrides settle of it has its place there. */
+function spellOut(value: unknown): unknown {
+  return isMapping(value) && value['registry'] === true ? { ...value, registry: {} } : value;
 }
 
 type Origin = { readonly path: Path; readonly origin: string };

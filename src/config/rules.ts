@@ -337,8 +337,9 @@ function checkRegistryPort({ registry, ports }: WrittenConfig): readonly Problem
 }
 
 function checkRegistryHost(path: Path, registry: string, about: Pick<Problem, 'isAboutKey'>): readonly Problem[] {
-  if (/^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d{1,5})?$/.test(registry)) return [];
-  const host = /^[a-z]+:\/\/([^/]+)/.exec(registry)?.[1] ?? registry.split('/', 1).join('');
+  if (/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$/.test(registry)) return [];
+  const lowered = registry.toLowerCase();
+  const host = /^[a-z]+:\/\/([^/]+)/.exec(lowered)?.[1] ?? lowered.split('/', 1).join('');
   return [
     {
       path,

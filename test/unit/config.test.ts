@@ -244,6 +244,11 @@ manifests: [k8s/*.yaml, sandbr.yaml]
       '1:12: "https://docker.io" is not a registry\'s host',
     ],
     [
+      'a registry to copy from in upper case',
+      'registry: { mirrors: [Quay.io] }',
+      '1:23: "Quay.io" is not a registry\'s host as image names have it (for example quay.io)',
+    ],
+    [
       'a mirror on loopback',
       'mirrors: { docker.io: [http://localhost:5000] }',
       '1:24: mirrors["docker.io"][0] "http://localhost:5000" means the node itself there, not this machine (write http://host.sandbar.internal:5000)',
@@ -337,6 +342,14 @@ describe('flags and environment', () => {
     expect(spec.kubernetes.featureGates).toEqual({ Foo: true, Bar: false });
     expect(spec.ingress.isEnabled).toBe(false);
     expect(spec.objectStore.isEnabled).toBe(true);
+    const registryOf = async (text: string) =>
+      (await specOf({ text, env: { SANDBAR_REGISTRY: 'own' } })).registry?.name;
+    expect(await Promise.all(['', 'registry: true', 'registry: { port: 5002 }'].map(registryOf))).toEqual([
+      'own',
+      'own',
+      'own',
+    ]);
+    expect(await registryOf('registry: false')).toBeUndefined();
 
     const flags: ConfigFlags = {
       name: 'Big',
