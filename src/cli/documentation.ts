@@ -72,9 +72,12 @@ const EXIT_CODES = [
   ['another', "of `kubectl`: kubectl's own"],
 ];
 
-/** The commands that do something, in the order of the help. */
+/** The commands that do something, in the order of the help; a group does where an example calls it alone. */
 function commandsBelow(command: Command): readonly Command[] {
-  return visibleCommands(command).flatMap((sub) => (sub.commands.length > 0 ? commandsBelow(sub) : [sub]));
+  return visibleCommands(command).flatMap((sub) => {
+    const isGroup = sub.commands.length > 0;
+    return [...(!isGroup || exampleLines(sub).includes(`$ ${pathOf(sub)}`) ? [sub] : []), ...commandsBelow(sub)];
+  });
 }
 
 function commandSection(command: Command, isCommon: (option: Option) => boolean): readonly string[] {
