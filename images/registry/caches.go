@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -48,7 +47,6 @@ type caches struct {
 	ctx               context.Context
 	directory         string
 	settingsDirectory string
-	transport         *swappableTransport
 
 	mutex sync.Mutex
 	open  map[string]*cache
@@ -58,20 +56,21 @@ type cache struct {
 	app *handlers.App
 	// The content of the file that it was opened with.
 	settings []byte
+	// Of the registry, without a path.
+	remoteHost string
+	// Trusts the authorities and goes through the proxy of these settings.
+	transport *http.Transport
 }
 
 var registryHost = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(:[0-9]+)?$`)
 
 func newCaches(ctx context.Context, directory, settingsDirectory string) *caches {
-	transport := &swappableTransport{}
-	transport.current.Store(newTransport(nil, nil))
-	return &caches{ctx: ctx, directory: directory, settingsDirectory: settingsDirectory, transport: transport,
-		open: map[string]*cache{}}
+	return &caches{ctx: ctx, directory: directory, settingsDirectory: settingsDirectory, open: map[string]*cache{}}
 }
 
 func (c *caches) ServeHTTP(response http.ResponseWriter, request *http.Request) {
 	host := request.URL.Query().Get("ns")
-	app, err := c.find(host)
+	found, err := c.find(host)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// containerd then asks the registry itself.
@@ -79,12 +78,44 @@ func (c *caches) ServeHTTP(response http.ResponseWriter, request *http.Request) 
 	case err != nil:
 		http.Error(response, err.Error(), http.StatusInternalServerError)
 	default:
-		app.ServeHTTP(response, request)
+		ctx := context.WithValue(request.Context(), transportKey{}, found.transport)
+		found.app.ServeHTTP(response, request.WithContext(ctx))
 	}
 }
 
+// transportKey leads in a request's context to the transport of the cache that it is for.
+type transportKey struct{}
+
+// RoundTrip stands in place of http.DefaultTransport, the only one that upstream's caches know: each request goes by
+// the transport of the cache that it is made for. Without a context comes only the question how to log in, to the
+// registry itself: whichever cache of it can ask.
+func (c *caches) RoundTrip(request *http.Request) (response *http.Response, err error) {
+	if transport, ok := request.Context().Value(transportKey{}).(*http.Transport); ok {
+		return transport.RoundTrip(request)
+	}
+	err = fmt.Errorf("no copies are kept of registry %q", request.URL.Host)
+	for _, transport := range c.transportsTo(request.URL.Host) {
+		if response, err = transport.RoundTrip(request); err == nil {
+			return response, nil
+		}
+	}
+	return nil, err
+}
+
+func (c *caches) transportsTo(remoteHost string) []*http.Transport {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	var transports []*http.Transport
+	for _, found := range c.open {
+		if found.remoteHost == remoteHost {
+			transports = append(transports, found.transport)
+		}
+	}
+	return transports
+}
+
 // find opens a cache when it is asked for, and anew when its settings have changed.
-func (c *caches) find(host string) (*handlers.App, error) {
+func (c *caches) find(host string) (*cache, error) {
 	if !registryHost.MatchString(host) {
 		return nil, fs.ErrNotExist
 	}
@@ -95,22 +126,27 @@ func (c *caches) find(host string) (*handlers.App, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if found := c.open[host]; found != nil && bytes.Equal(found.settings, content) {
-		return found.app, nil
+		return found, nil
 	}
 	settings, err := parseSettings(content)
 	if err != nil {
 		return nil, fmt.Errorf("settings of registry %s: %w", host, err)
 	}
-	if err := c.renewTransport(settings); err != nil {
+	remote, err := url.Parse(settings.RemoteURL)
+	if err != nil {
+		return nil, fmt.Errorf("settings of registry %s: %w", host, err)
+	}
+	transport, err := newTransport(settings)
+	if err != nil {
 		return nil, err
 	}
 	app, err := c.openApp(host, settings)
 	if err != nil {
 		return nil, err
 	}
-	c.closeApp(host)
-	c.open[host] = &cache{app: app, settings: content}
-	return app, nil
+	c.closeCache(host)
+	c.open[host] = &cache{app: app, settings: content, remoteHost: remote.Host, transport: transport}
+	return c.open[host], nil
 }
 
 // upstream's app panics where its configuration cannot be used.
@@ -137,10 +173,11 @@ func (c *caches) openApp(host string, settings cacheSettings) (app *handlers.App
 	return handlers.NewApp(c.ctx, config), nil
 }
 
-func (c *caches) closeApp(host string) {
+func (c *caches) closeCache(host string) {
 	if found := c.open[host]; found != nil {
 		// Of what is closed nothing can fail: no copy ever ends.
 		_ = found.app.Shutdown()
+		found.transport.CloseIdleConnections()
 		delete(c.open, host)
 	}
 }
@@ -150,39 +187,9 @@ func (c *caches) clear() error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	for host := range c.open {
-		c.closeApp(host)
+		c.closeCache(host)
 	}
 	return os.RemoveAll(c.directory)
-}
-
-// renewTransport has requests trust the authorities of every cache, and go through the proxy of these settings:
-// upstream's caches have one transport for all.
-func (c *caches) renewTransport(settings cacheSettings) error {
-	entries, err := os.ReadDir(c.settingsDirectory)
-	if err != nil {
-		return err
-	}
-	authorities, err := x509.SystemCertPool()
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		content, err := os.ReadFile(filepath.Join(c.settingsDirectory, entry.Name()))
-		if err != nil {
-			return err
-		}
-		// A file that cannot be read is told of when its cache is asked for.
-		if other, err := parseSettings(content); err == nil {
-			for _, certificate := range other.CACertificates {
-				authorities.AppendCertsFromPEM([]byte(certificate))
-			}
-		}
-	}
-	proxy := httpproxy.Config{
-		HTTPProxy: settings.Proxy.HTTPProxy, HTTPSProxy: settings.Proxy.HTTPSProxy, NoProxy: settings.Proxy.NoProxy,
-	}
-	c.transport.current.Store(newTransport(authorities, proxy.ProxyFunc()))
-	return nil
 }
 
 func parseSettings(content []byte) (cacheSettings, error) {
@@ -193,27 +200,27 @@ func parseSettings(content []byte) (cacheSettings, error) {
 	return settings, err
 }
 
-// swappableTransport stands in place of http.DefaultTransport, the only one that upstream's caches know.
-type swappableTransport struct{ current atomic.Pointer[http.Transport] }
-
-func (t *swappableTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	return t.current.Load().RoundTrip(request)
-}
-
-func newTransport(authorities *x509.CertPool, proxyFor func(*url.URL) (*url.URL, error)) *http.Transport {
+func newTransport(settings cacheSettings) (*http.Transport, error) {
+	authorities, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	for _, certificate := range settings.CACertificates {
+		authorities.AppendCertsFromPEM([]byte(certificate))
+	}
+	proxyFor := (&httpproxy.Config{
+		HTTPProxy: settings.Proxy.HTTPProxy, HTTPSProxy: settings.Proxy.HTTPSProxy, NoProxy: settings.Proxy.NoProxy,
+	}).ProxyFunc()
 	dialer := net.Dialer{Timeout: dialTimeout}
-	transport := &http.Transport{
+	return &http.Transport{
+		Proxy:                 func(request *http.Request) (*url.URL, error) { return proxyFor(request.URL) },
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: authorities},
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: answerTimeout,
 		IdleConnTimeout:       answerTimeout,
 		ForceAttemptHTTP2:     true,
-	}
-	if proxyFor != nil {
-		transport.Proxy = func(request *http.Request) (*url.URL, error) { return proxyFor(request.URL) }
-	}
-	return transport
+	}, nil
 }
 
 // anonymous answers as a credential program of Docker's does: there are none.

@@ -76,7 +76,7 @@ func serve(ctx context.Context, directory string) error {
 	imagesDirectory := filepath.Join(directory, "images")
 	pushes := newPushes(handlers.NewApp(ctx, storageConfiguration(imagesDirectory)))
 	caches := newCaches(ctx, filepath.Join(directory, "caches"), filepath.Join(directory, "settings"))
-	http.DefaultTransport = caches.transport
+	http.DefaultTransport = caches
 
 	control := &control{imagesDirectory: imagesDirectory, pushes: pushes, caches: caches}
 	servers := []*server{

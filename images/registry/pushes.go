@@ -2,17 +2,24 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 )
 
-// A client that has begun to push layers has this long to push the manifest that holds on to them.
-const pushTime = time.Minute
+const (
+	// A client that has begun to push layers has this long to push the manifest that holds on to them.
+	pushTime = time.Minute
+	// How long pushes that are under way are waited for: one may stand still in the middle of a layer.
+	holdTime = 2 * pushTime
+)
 
-// pushes serves the registry, and knows of pushes that have begun: layers come first, and until their manifest comes
-// they look like something that nobody needs.
+var errPushing = errors.New("images are being pushed all the time: try again when that is over")
+
+// pushes serves the registry, and knows of pushes that have begun: layers come first, then the manifests that only an
+// index names. Until that comes, under a tag, they look like something that nobody needs.
 type pushes struct {
 	handler http.Handler
 	// Held for reading by every request that changes something.
@@ -38,8 +45,13 @@ func (p *pushes) ServeHTTP(response http.ResponseWriter, request *http.Request) 
 		p.note(repository, time.Now())
 	}
 	p.handler.ServeHTTP(response, request)
-	if repository, _, isManifest := strings.Cut(request.URL.Path, "/manifests/"); isManifest && request.Method == http.MethodPut {
-		p.end(repository)
+	if repository, reference, isManifest := strings.Cut(request.URL.Path, "/manifests/"); isManifest && request.Method == http.MethodPut {
+		// A tag has no colon, a digest has.
+		if strings.Contains(reference, ":") {
+			p.note(repository, time.Now())
+		} else {
+			p.end(repository)
+		}
 	}
 }
 
@@ -55,19 +67,23 @@ func (p *pushes) end(repository string) {
 	delete(p.begun, repository)
 }
 
-// hold waits until no push is under way and keeps others from beginning, until it is released.
+// hold waits until no push is under way and keeps others from beginning, until it is released. While it waits nobody
+// else does: a Lock that waits would hold up every request that comes after it.
 func (p *pushes) hold(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, holdTime, errPushing)
+	defer cancel()
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		p.changes.Lock()
-		if !p.isPushing(time.Now()) {
-			return p.changes.Unlock, nil
+		if p.changes.TryLock() {
+			if !p.isPushing(time.Now()) {
+				return p.changes.Unlock, nil
+			}
+			p.changes.Unlock()
 		}
-		p.changes.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		case <-ticker.C:
 		}
 	}
