@@ -187,7 +187,7 @@ export function otherNetworksOf(
           (subnet !== undefined && isMadeFor(network) ? addressesIn(subnet).registry : undefined);
         return address === undefined ? [] : [[network.name, address]];
       }),
-  ) as SettledRegistry['otherNetworks'];
+  );
 }
 
 function isEnabled(spec: ClusterSpec, name: PortName): boolean {
