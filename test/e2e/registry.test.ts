@@ -192,8 +192,10 @@ describe('the registry', () => {
     expect(await runPod(first, 'cached', 'registry.test/shop/base:v1')).toBe('from-upstream');
   });
 
-  it('serves a second cluster too, and stays for it when the first one goes', async () => {
-    await second.up(['--no-object-store'], shared);
+  it('serves a second cluster too that comes up while it is made anew, and stays for it when the first one goes', async () => {
+    await first.docker.getContainer(first.registryName).remove({ force: true });
+    await Promise.all([first.up(['--no-object-store']), second.up(['--no-object-store'], shared)]);
+    expect(await runPod(first, 'beside', `${host}/shop/app:dev`)).toBe('two');
     expect(await runPod(second, 'app', `${host}/shop/app:dev`)).toBe('two');
     await first.must(['down', '--volumes', '--yes']);
     expect(await runPod(second, 'again', `${host}/shop/app:dev`)).toBe('two');
