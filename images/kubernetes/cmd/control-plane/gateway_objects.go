@@ -16,9 +16,11 @@ import (
 const (
 	classKind = "GatewayClass"
 	// On what is made here: the version of the bundle. Whoever applies other definitions takes it away, or leaves it
-	// beside another version in upstream's own annotation.
+	// beside another version or channel in upstream's own annotations.
 	ownVersionAnnotation = "sandbar.dev/gateway-api"
 	versionAnnotation    = gatewayGroup + "/bundle-version"
+	channelAnnotation    = gatewayGroup + "/channel"
+	ownChannel           = "standard"
 	approvalAnnotation   = "api-approved.kubernetes.io"
 	// After a definition is established, a server lets the first object of the type wait so long, for the sake of
 	// other servers that may not know of it yet.
@@ -50,7 +52,7 @@ func readOwn(value []byte) (object ownObject, isOwn bool) {
 		return object, false
 	}
 	upstream, isDefinition := object.Annotations[versionAnnotation]
-	return object, !isDefinition || upstream == object.version()
+	return object, !isDefinition || upstream == object.version() && object.Annotations[channelAnnotation] == ownChannel
 }
 
 func (o ownObject) key() string {

@@ -19,7 +19,7 @@ const (
 	smallBundle = `{"version":"v1.4.0","definitions":[{
 		"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",
 		"metadata":{"name":"gateways.gateway.networking.k8s.io","creationTimestamp":null,"annotations":{
-			"api-approved.kubernetes.io":"https://example.com/1","gateway.networking.k8s.io/bundle-version":"v1.4.0"}},
+			"api-approved.kubernetes.io":"https://example.com/1","gateway.networking.k8s.io/bundle-version":"v1.4.0","gateway.networking.k8s.io/channel":"standard"}},
 		"spec":{"group":"gateway.networking.k8s.io","names":{"kind":"Gateway","listKind":"GatewayList","plural":"gateways","singular":"gateway"},
 			"scope":"Namespaced","versions":[{"name":"v1","served":true,"storage":true},{"name":"v1beta1","served":true,"storage":false}]},
 		"status":{"acceptedNames":{"kind":"","plural":""},"conditions":null,"storedVersions":null}}]}`
@@ -83,14 +83,17 @@ func TestDefinitionsAreMadeAsTheServerWouldHaveStoredThem(t *testing.T) {
 func TestDefinitionsOfAUserStayAndOlderOnesOfOursAreBroughtUpToDate(t *testing.T) {
 	older := strings.ReplaceAll(smallBundle, "v1.4.0", "v1.3.0")
 	foreign := `{"kind":"CustomResourceDefinition","metadata":{"name":"gateways.gateway.networking.k8s.io","annotations":{
-		"gateway.networking.k8s.io/bundle-version":"v1.5.1","sandbar.dev/gateway-api":"v1.3.0"}}}`
+		"gateway.networking.k8s.io/bundle-version":"v1.5.1","gateway.networking.k8s.io/channel":"standard","sandbar.dev/gateway-api":"v1.3.0"}}}`
+	experimental := `{"kind":"CustomResourceDefinition","metadata":{"name":"gateways.gateway.networking.k8s.io","annotations":{
+		"gateway.networking.k8s.io/bundle-version":"v1.3.0","gateway.networking.k8s.io/channel":"experimental","sandbar.dev/gateway-api":"v1.3.0"}}}`
 	for name, test := range map[string]struct {
 		before string
 		isMade bool
 	}{
-		"a user's":         {before: foreign},
-		"a user's, plain":  {before: `{"kind":"CustomResourceDefinition","metadata":{"name":"gateways.gateway.networking.k8s.io"}}`},
-		"ours, of earlier": {isMade: true},
+		"a user's":                     {before: foreign},
+		"a user's, of another channel": {before: experimental},
+		"a user's, plain":              {before: `{"kind":"CustomResourceDefinition","metadata":{"name":"gateways.gateway.networking.k8s.io"}}`},
+		"ours, of earlier":             {isMade: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			gateway := openGateway(t, nil)
