@@ -93,7 +93,8 @@ func New(pair tls.Certificate, now func() time.Time) (*Authority, error) {
 	}, nil
 }
 
-// Certificate returns the certificate for a name, made when it is first asked for and anew when a third of its time is left.
+// Certificate returns the certificate for a name, made when it is first asked for and anew when a third of its time is left,
+// as long as the authority lasts.
 func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 	a.lock.Lock()
 	defer a.lock.Unlock()
@@ -111,9 +112,12 @@ func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 	return made, nil
 }
 
+// isFresh tells whether a new one would be no better. None lasts longer than the authority.
 func (a *Authority) isFresh(leaf *x509.Certificate) bool {
 	now := a.now()
-	return now.After(leaf.NotBefore) && now.Before(leaf.NotAfter.Add(-validity/3))
+	hasBegun := now.After(leaf.NotBefore) || leaf.NotBefore.Equal(a.issuer.NotBefore)
+	lastsLong := now.Before(leaf.NotAfter.Add(-validity/3)) || leaf.NotAfter.Equal(a.issuer.NotAfter)
+	return hasBegun && lastsLong
 }
 
 func (a *Authority) issue(name string) (*tls.Certificate, error) {

@@ -90,6 +90,23 @@ func TestCertificatesAreKeptUntilAThirdOfTheirTimeIsLeft(t *testing.T) {
 	serial()
 }
 
+func TestNoneIsMadeAnewThatWouldBeNoBetter(t *testing.T) {
+	var now time.Time
+	authority, _ := newAuthority(t, start.AddDate(0, 0, 100), &now)
+	// In the authority's last weeks, after its end, and before its beginning.
+	for _, days := range []int{80, 110, -40} {
+		now = start.AddDate(0, 0, days)
+		first, err := authority.Certificate("app.localhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+		if second, err := authority.Certificate("app.localhost"); second != first || err != nil {
+			t.Errorf("on day %d: made anew at the next handshake, %v", days, err)
+		}
+	}
+}
+
 func TestOnlyNamesBelowLocalhostGetOne(t *testing.T) {
 	fallback := &tls.Certificate{}
 	for _, name := range []string{"example.com", "localhost.example.com", "mylocalhost", "127.0.0.1", "*.localhost", "-a.localhost", "a..localhost",
