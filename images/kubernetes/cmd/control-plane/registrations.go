@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,9 +18,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	registration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+
+	"sandbar.dev/kubernetes/objects"
 )
 
 const (
@@ -27,8 +31,10 @@ const (
 	// Key of the label of APIServices that are made and removed here. Resets leave these alone.
 	registrationLabel = "sandbar.dev/registered"
 
-	registrationInterval = 500 * time.Millisecond
-	registrationTimeout  = 2 * time.Second
+	// A server that is awaited is mostly there soon. Each pause is a quarter longer than the one before.
+	firstRegistrationPause   = 500 * time.Millisecond
+	longestRegistrationPause = 10 * time.Second
+	registrationTimeout      = 2 * time.Second
 	// A server that is started again is back sooner.
 	absenceTolerated = 3 * time.Second
 )
@@ -45,6 +51,8 @@ type registrar struct {
 		Delete(context.Context, string, metav1.DeleteOptions) error
 	}
 	answers func(context.Context, *registration.APIService) error
+	// Something has happened to one of those that are wanted.
+	changed chan struct{}
 }
 
 func newRegistrar(server *apiServer) (*registrar, error) {
@@ -64,52 +72,91 @@ func newRegistrar(server *apiServer) (*registrar, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &registrar{
+	informer := server.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices()
+	r := &registrar{
 		wanted:        wanted,
-		lister:        server.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister(),
+		lister:        informer.Lister(),
 		registrations: client.ApiregistrationV1().APIServices(),
 		answers: func(ctx context.Context, service *registration.APIService) error {
 			return shakeHands(ctx, services, service)
 		},
-	}, nil
+		changed: make(chan struct{}, 1),
+	}
+	_, err = informer.Informer().AddEventHandler(cache.FilteringResourceEventHandler{
+		FilterFunc: r.isWanted,
+		Handler:    objects.Whenever(r.change),
+	})
+	return r, err
 }
 
-// run looks at what the API server has in memory, which costs nothing as long as all is well.
+func (r *registrar) isWanted(object any) bool {
+	name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object)
+	return err == nil && slices.ContainsFunc(r.wanted, func(service *registration.APIService) bool { return service.Name == name })
+}
+
+func (r *registrar) change() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run sleeps as long as all is well: the API server itself notices when a server no longer answers.
 func (r *registrar) run(ctx context.Context) {
-	for len(r.wanted) > 0 {
-		for _, service := range r.wanted {
-			if err := r.settle(ctx, service); err != nil && ctx.Err() == nil {
-				klog.ErrorS(err, "Could not make or remove an APIService", "name", service.Name)
-			}
+	pause := firstRegistrationPause
+	for {
+		var again <-chan time.Time
+		if !r.settleAll(ctx) {
+			again = time.After(pause)
+			pause = min(pause+pause/4, longestRegistrationPause)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(registrationInterval):
+		case <-r.changed:
+			pause = firstRegistrationPause
+		case <-again:
 		}
 	}
 }
 
-func (r *registrar) settle(ctx context.Context, wanted *registration.APIService) error {
+func (r *registrar) settleAll(ctx context.Context) (areSettled bool) {
+	areSettled = true
+	for _, service := range r.wanted {
+		isSettled, err := r.settle(ctx, service)
+		if err != nil && ctx.Err() == nil {
+			klog.ErrorS(err, "Could not make or remove an APIService", "name", service.Name)
+		}
+		areSettled = areSettled && isSettled && err == nil
+	}
+	return areSettled
+}
+
+// settle tells whether there is nothing more to do until the APIService changes.
+func (r *registrar) settle(ctx context.Context, wanted *registration.APIService) (isSettled bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registrationTimeout)
 	defer cancel()
 	found, err := r.lister.Get(wanted.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		if r.answers(ctx, wanted) != nil {
-			return nil
+			return false, nil
 		}
 		_, err = r.registrations.Create(ctx, wanted.DeepCopy(), metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			return nil
+			err = nil
 		}
-		return err
+		return true, err
 	case err != nil:
-		return err
-	case isRegistered(found.Labels) && isAbsent(found, time.Now()) && r.answers(ctx, wanted) != nil:
-		return r.registrations.Delete(ctx, wanted.Name, *metav1.NewPreconditionDeleteOptions(string(found.UID)))
+		return false, err
+	case !isRegistered(found.Labels):
+		return true, nil
 	}
-	return nil
+	since, isUnavailable := unavailableSince(found)
+	if isUnavailable && time.Since(since) > absenceTolerated && r.answers(ctx, wanted) != nil {
+		return true, r.registrations.Delete(ctx, wanted.Name, *metav1.NewPreconditionDeleteOptions(string(found.UID)))
+	}
+	return !isUnavailable, nil
 }
 
 // isRegistered tells ours from one that a user has put in its place.
@@ -118,14 +165,14 @@ func isRegistered(labels map[string]string) bool {
 	return isOurs
 }
 
-// isAbsent tells whether the API server has found nobody to forward requests to, and not just now.
-func isAbsent(service *registration.APIService, now time.Time) bool {
+// unavailableSince tells since when the API server has found nobody to forward requests to.
+func unavailableSince(service *registration.APIService) (since time.Time, isUnavailable bool) {
 	for _, condition := range service.Status.Conditions {
 		if condition.Type == registration.Available {
-			return condition.Status == registration.ConditionFalse && now.Sub(condition.LastTransitionTime.Time) > absenceTolerated
+			return condition.LastTransitionTime.Time, condition.Status == registration.ConditionFalse
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
 // shakeHands goes the way of the requests that are to be forwarded: to the Service's address, by TLS.

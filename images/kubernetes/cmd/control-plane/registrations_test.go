@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,9 +28,13 @@ func registered(status registration.ConditionStatus, age time.Duration, labels m
 }
 
 // fakeRegistrations holds one APIService at most.
-type fakeRegistrations struct{ found *registration.APIService }
+type fakeRegistrations struct {
+	found *registration.APIService
+	looks int
+}
 
 func (f *fakeRegistrations) Get(name string) (*registration.APIService, error) {
+	f.looks++
 	if f.found == nil {
 		return nil, apierrors.NewNotFound(schema.GroupResource{}, name)
 	}
@@ -62,14 +67,14 @@ func TestARegistrationIsThereAsLongAsItsServerAnswers(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			held := &fakeRegistrations{test.found}
+			held := &fakeRegistrations{found: test.found}
 			registrar := registrar{lister: held, registrations: held, answers: func(context.Context, *registration.APIService) error {
 				if test.isSilent {
 					return errors.New("connection refused")
 				}
 				return nil
 			}}
-			if err := registrar.settle(t.Context(), registered("", 0, ours)); err != nil {
+			if _, err := registrar.settle(t.Context(), registered("", 0, ours)); err != nil {
 				t.Fatal(err)
 			}
 			if isThere := held.found != nil; isThere != test.isWanted {
@@ -77,6 +82,53 @@ func TestARegistrationIsThereAsLongAsItsServerAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNobodyLooksAsLongAsAllIsWellAndLessAndLessForASilentServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours := map[string]string{registrationLabel: "while-it-answers"}
+		held, isSilent := &fakeRegistrations{}, true
+		registrar := registrar{
+			wanted: []*registration.APIService{registered("", 0, ours)}, lister: held, registrations: held,
+			changed: make(chan struct{}, 1),
+			answers: func(context.Context, *registration.APIService) error {
+				if isSilent {
+					return errors.New("connection refused")
+				}
+				return nil
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go registrar.run(ctx)
+		during := func(duration time.Duration) int {
+			before := held.looks
+			time.Sleep(duration)
+			synctest.Wait()
+			return held.looks - before
+		}
+		if times := during(5 * time.Second); times < 5 {
+			t.Errorf("looked %d times in the first seconds", times)
+		}
+		if times := during(time.Hour); times > 400 {
+			t.Errorf("looked %d times in an hour of silence", times)
+		}
+		isSilent = false
+		if during(longestRegistrationPause); held.found == nil {
+			t.Fatal("not made")
+		}
+		if times := during(time.Hour); times != 0 {
+			t.Errorf("looked %d times while all was well", times)
+		}
+		isSilent, held.found = true, registered(registration.ConditionFalse, 0, ours)
+		registrar.change()
+		if times := during(6 * time.Second); times == 0 || held.found != nil {
+			t.Errorf("looked %d times after it had failed", times)
+		}
+		if !registrar.isWanted(registered("", 0, nil)) || registrar.isWanted(&registration.APIService{}) {
+			t.Error("woken by others")
+		}
+	})
 }
 
 func TestAStartForgetsRegistrationsAndAResetLeavesThemAlone(t *testing.T) {
