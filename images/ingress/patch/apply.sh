@@ -11,9 +11,13 @@ go mod download $module
 cp -r "$(go list -m -f '{{.Dir}}' $module)" "$work/traefik"
 chmod -R u+w "$work/traefik"
 
+# once FILE PLACE: fails unless exactly one line has PLACE.
+once() {
+    test "$(grep -cF -- "$2" "$1")" = 1 || { echo "$1 does not have this once: $2" >&2; exit 1; }
+}
 # insert FILE PLACE TEXT: puts TEXT before the line with PLACE.
 insert() {
-    grep -qF "$2" "$1"
+    once "$1" "$2"
     awk -v place="$2" -v text="$3" 'index($0, place) { print text } { print }' "$1" > "$work/inserted.go"
     mv "$work/inserted.go" "$1"
 }
@@ -34,7 +38,8 @@ add definitions.go "$provider"
 
 manager=$work/traefik/pkg/tls/tlsmanager.go
 place='return store.GetDefaultCertificate(), nil'
-grep -qF "$place" "$manager"
+once "$manager" "$place"
+once "$manager" 'import ('
 sed -e "s|$place|return localhost.CertificateFor(clientHello.ServerName, store.GetDefaultCertificate())|" \
     -e 's|^import ($|import (\n\t"sandbar.dev/ingress/localhost"|' "$manager" > "$work/tlsmanager.go"
 mv "$work/tlsmanager.go" "$manager"

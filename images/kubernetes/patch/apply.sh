@@ -13,7 +13,7 @@ netpol=$work/kube-router/pkg/controllers/netpol
 
 # change FILE PLACE REPLACEMENT TIMES
 change() {
-    test "$(grep -cF "$2" "$1")" = "$4"
+    test "$(grep -cF -- "$2" "$1")" = "$4" || { echo "$1 does not have this $4 times: $2" >&2; exit 1; }
     awk -v place="$2" -v replacement="$3" \
         '{ at = index($0, place) } at { $0 = substr($0, 1, at - 1) replacement substr($0, at + length(place)) } { print }' \
         "$1" > "$work/changed"
