@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,5 +131,15 @@ func TestProcessOneReapsOrphansAndReportsItsOwnChildren(t *testing.T) {
 			t.Fatal("the orphan is still there")
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestTheRuntimeAsksForThePodOfItsContainer(t *testing.T) {
+	bundle := t.TempDir()
+	write(t, filepath.Join(bundle, "config.json"), `{"annotations": {"io.kubernetes.cri.sandbox-id": "abc",
+		"io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-name": "web", "io.kubernetes.cri.sandbox-uid": "1-2"}}`)
+	want := agent.PolicyQuestion{SandboxID: "abc", Namespace: "shop", Pod: "web", UID: "1-2"}
+	if question, err := podOf(bundle); question != want || err != nil {
+		t.Errorf("asks %+v, %v", question, err)
 	}
 }

@@ -61,5 +61,6 @@ func podOf(bundle string) (agent.PolicyQuestion, error) {
 		SandboxID: spec.Annotations["io.kubernetes.cri.sandbox-id"],
 		Namespace: spec.Annotations["io.kubernetes.cri.sandbox-namespace"],
 		Pod:       spec.Annotations["io.kubernetes.cri.sandbox-name"],
+		UID:       spec.Annotations["io.kubernetes.cri.sandbox-uid"],
 	}, nil
 }

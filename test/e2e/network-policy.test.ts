@@ -54,11 +54,17 @@ async function expectReach(from: string, targets: readonly string[]): Promise<vo
   });
 }
 
-/** The packet filter and sets of the node, as far as they are those of policies. */
-async function rulesOnNode(): Promise<string> {
-  const list = "iptables-save -t filter | grep -E '^:KUBE-(POD-FW|NWPLCY)' ; ipset list -n";
-  return (await execa('docker', ['exec', sandbox.containerName('agent'), 'sh', '-c', list], { reject: false })).stdout;
+async function runOnNode(script: string): Promise<string> {
+  const run = ['exec', sandbox.containerName('agent'), 'sh', '-c', script];
+  return (await execa('docker', run, { reject: false })).stdout;
 }
+
+/** The packet filter and sets of the node, as far as they are those of policies. */
+const rulesOnNode = (): Promise<string> =>
+  runOnNode("iptables-save -t filter | grep -E '^:KUBE-(POD-FW|NWPLCY)' ; ipset list -n");
+
+const killKubelet = (): Promise<string> =>
+  runOnNode('kill -9 $(cat /proc/[0-9]*/stat | grep "(sandbar-kubelet)" | cut -d" " -f1)');
 
 beforeAll(async () => {
   await sandbox.up();
@@ -247,13 +253,7 @@ describe('the node', () => {
   it('enforces on through a restart of the kubelet, and takes what came and went meanwhile', async () => {
     await applyObjects([policy('deny', { ...FOR_WEB, policyTypes: ['Ingress'] })]);
     await expectReach('shop/client', ['!tcp://web:8080']);
-    await execa('docker', [
-      'exec',
-      sandbox.containerName('agent'),
-      'sh',
-      '-c',
-      'kill -9 $(cat /proc/[0-9]*/stat | grep "(sandbar-kubelet)" | cut -d" " -f1)',
-    ]);
+    await killKubelet();
     await sandbox.mustKubectl(['delete', 'networkpolicy', '-n', 'shop', 'deny']);
     await eventually('no rule left', async () => ((await rulesOnNode()) === '' ? true : undefined));
     await eventually('the kubelet answers', async () => {
@@ -261,6 +261,27 @@ describe('the node', () => {
       return exitCode === 0 ? true : undefined;
     });
     await expectReach('shop/client', ['tcp://web:8080']);
+  });
+
+  it('enforces again, before what kube-proxy accepts, where somebody has emptied the packet filter', async () => {
+    await applyObjects([policy('deny', { ...FOR_WEB, policyTypes: ['Ingress'] })]);
+    await expectReach('shop/client', ['!tcp://web:8080']);
+    await runOnNode('iptables -F FORWARD');
+    await expectReach('shop/client', ['tcp://web:8080']);
+    await applyObjects([policy('deny', { ...FOR_WEB, policyTypes: ['Ingress', 'Egress'] })]);
+    await expectReach('shop/client', ['!tcp://web:8080']);
+    await runOnNode('iptables -F FORWARD');
+    await killKubelet();
+    const jumps = await eventually('the jumps of both', async () => {
+      const rules = await runOnNode('iptables -S FORWARD');
+      return rules.includes('-j KUBE-FORWARD') && rules.includes('-j KUBE-ROUTER-FORWARD') ? rules : undefined;
+    });
+    expect(jumps.split('\n')[1]).toContain('-j KUBE-ROUTER-FORWARD');
+    await eventually('the kubelet answers', async () => {
+      const { exitCode } = await sandbox.kubectl(['exec', '-n', 'shop', 'client', '--', 'true']);
+      return exitCode === 0 ? true : undefined;
+    });
+    await expectReach('shop/client', ['!tcp://web:8080']);
   });
 
   it('keeps in force what a reset keeps, and has no rule left after a whole one', async () => {

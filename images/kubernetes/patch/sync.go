@@ -22,21 +22,24 @@ var superfluousRules = []string{
 	"-m physdev --physdev-is-bridged", "-j NFLOG", "--set-mark 0x20000/0x20000", "-A " + kubeOutputChainName,
 }
 
-// Sync puts all policies into force, as one change of the packet filter that leaves everybody else's rules alone.
+// Sync puts all policies into force, as one change of the packet filter that leaves everybody else's rules alone. Before
+// it, addresses come into and leave the sets of rules that stay; others have sets of their own.
 // Upstream's own way reads the whole table and writes all of it back, by which it undoes what kube-proxy changes
 // meanwhile, and ends the process where something fails. The jumps are rules, in the same transaction, that lead to
-// KUBE-ROUTER-INPUT and KUBE-ROUTER-FORWARD.
-func (npc *NetworkPolicyController) Sync(jumps []string) error {
+// KUBE-ROUTER-INPUT and KUBE-ROUTER-FORWARD; they are asked for with the table as it is, where this run has read it.
+func (npc *NetworkPolicyController) Sync(jumps func(saved string) []string) error {
 	npc.mu.Lock()
 	defer npc.mu.Unlock()
 	const family = v1core.IPv4Protocol
 	earlier := npc.filterTableRules[family]
 	// Unless this run succeeds, the next one looks at the kernel for what is there.
 	npc.filterTableRules[family] = new(bytes.Buffer)
+	saved := ""
 	if earlier.Len() == 0 {
 		if err := npc.iptablesSaveRestore[family].SaveInto("filter", earlier); err != nil {
 			return err
 		}
+		saved = earlier.String()
 		// What the kernel lacks for sets is an error here; cleanupStaleIPSets would end the process.
 		if err := npc.ipSetHandlers[family].Save(); err != nil {
 			return fmt.Errorf("read sets of addresses: %w", err)
@@ -46,7 +49,7 @@ func (npc *NetworkPolicyController) Sync(jumps []string) error {
 	if err != nil {
 		return err
 	}
-	if err := restoreRules(transaction(rules.String(), chainsIn(earlier.String()), jumps)); err != nil {
+	if err := restoreRules(transaction(rules.String(), chainsIn(earlier.String()), jumps(saved))); err != nil {
 		return err
 	}
 	if err := npc.cleanupStaleIPSets(sets); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
@@ -24,7 +26,7 @@ import (
 // enforcement is what runs while there are policies.
 type enforcement struct {
 	config     agent.Config
-	stop       func()
+	end        func()
 	pods       cache.SharedIndexInformer
 	namespaces cache.SharedIndexInformer
 	// What the library reads, filled anew for every run.
@@ -35,7 +37,7 @@ type enforcement struct {
 
 // syncer is what patch/sync.go adds to the library.
 type syncer interface {
-	Sync(jumps []string) error
+	Sync(jumps func(saved string) []string) error
 }
 
 func startEnforcement(ctx context.Context, config agent.Config, client clientset.Interface, change func()) (*enforcement, error) {
@@ -43,7 +45,7 @@ func startEnforcement(ctx context.Context, config agent.Config, client clientset
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(withoutUnread))
 	e := &enforcement{
 		config:       config,
-		stop:         func() { cancel(); factory.Shutdown() },
+		end:          func() { cancel(); factory.Shutdown() },
 		pods:         factory.Core().V1().Pods().Informer(),
 		namespaces:   factory.Core().V1().Namespaces().Informer(),
 		seenPolicies: newIndexer(),
@@ -62,6 +64,8 @@ func startEnforcement(ctx context.Context, config agent.Config, client clientset
 	}
 	return e, nil
 }
+
+func (e *enforcement) stop() { e.end() }
 
 func (e *enforcement) connect(ctx context.Context, client clientset.Interface, change func()) error {
 	if _, err := e.pods.AddEventHandler(wheneverPods(change)); err != nil {
@@ -95,13 +99,13 @@ func (e *enforcement) connect(ctx context.Context, client clientset.Interface, c
 }
 
 // apply puts the policies into force for the pods that it returns; an error leaves what was in force before.
-func (e *enforcement) apply(policies []*networking.NetworkPolicy, young map[types.NamespacedName]string) (map[types.NamespacedName]string, error) {
+func (e *enforcement) apply(policies []*networking.NetworkPolicy, young map[podRef]string) (map[podRef]string, error) {
 	var pods []*v1.Pod
-	covered := map[types.NamespacedName]string{}
+	covered := map[podRef]string{}
 	for _, object := range e.pods.GetStore().List() {
 		pod := object.(*v1.Pod)
 		pods = append(pods, pod)
-		covered[nameOf(pod)] = addressOf(pod, young)
+		covered[refOf(pod)] = addressOf(pod, young)
 	}
 	neighbours := e.config.NetworkPolicy.Neighbours
 	if err := replace(e.seenPolicies, translatePolicies(policies)); err != nil {
@@ -110,17 +114,27 @@ func (e *enforcement) apply(policies []*networking.NetworkPolicy, young map[type
 	if err := replace(e.seenPods, translatePods(policies, pods, young, neighbours, e.config.Address)); err != nil {
 		return nil, err
 	}
-	var jumps []string
-	for _, jump := range e.config.PolicyJumps() {
-		// Again the first of their chain, before what kube-proxy accepts.
-		jumps = append(jumps, "-D "+jump, "-I "+jump)
-	}
-	return covered, e.library.Sync(jumps)
+	return covered, e.library.Sync(func(saved string) []string { return jumpRules(e.config.PolicyJumps(), saved) })
 }
 
-func (e *enforcement) findPod(name types.NamespacedName) *v1.Pod {
-	object, exists, err := e.pods.GetStore().GetByKey(name.String())
-	if err != nil || !exists {
+// jumpRules makes each jump the first of its chain again, before what kube-proxy accepts. saved is the table as
+// iptables-save prints it; nothing where there is no reason to think that somebody else has changed it.
+func jumpRules(jumps []string, saved string) []string {
+	var rules []string
+	for _, jump := range jumps {
+		times := 1
+		if saved != "" {
+			times = strings.Count(saved, "-A "+jump+"\n")
+		}
+		rules = append(rules, slices.Repeat([]string{"-D " + jump}, times)...)
+		rules = append(rules, "-I "+jump)
+	}
+	return rules
+}
+
+func (e *enforcement) findPod(ref podRef) *v1.Pod {
+	object, exists, err := e.pods.GetStore().GetByKey(ref.String())
+	if err != nil || !exists || refOf(object.(*v1.Pod)) != ref {
 		return nil
 	}
 	return object.(*v1.Pod)
@@ -148,7 +162,8 @@ func replace[Object any](indexer cache.Indexer, objects []Object) error {
 
 func wheneverPods(change func()) cache.ResourceEventHandler {
 	isSame := func(before, after *v1.Pod) bool {
-		return addressOf(before, nil) == addressOf(after, nil) && maps.Equal(before.Labels, after.Labels)
+		return refOf(before) == refOf(after) && addressOf(before, nil) == addressOf(after, nil) &&
+			maps.Equal(before.Labels, after.Labels)
 	}
 	return cache.ResourceEventHandlerFuncs{
 		// One without an address changes nothing, but a container of it may wait for the pod to be known.
@@ -178,8 +193,13 @@ func wheneverNamespaces(change func()) cache.ResourceEventHandler {
 func withoutUnread(object any) (any, error) {
 	switch object := object.(type) {
 	case *v1.Pod:
+		meta := keptMeta(object.ObjectMeta)
+		// The kubelet knows a pod that it read from a file by another name than the API.
+		if uid, isMirror := object.Annotations[v1.MirrorPodAnnotationKey]; isMirror {
+			meta.UID = types.UID(uid)
+		}
 		return &v1.Pod{
-			ObjectMeta: keptMeta(object.ObjectMeta),
+			ObjectMeta: meta,
 			Spec: v1.PodSpec{
 				HostNetwork:    object.Spec.HostNetwork,
 				Containers:     keptContainers(object.Spec.Containers),

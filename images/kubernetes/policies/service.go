@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -33,39 +34,65 @@ const (
 
 // Service is to be made by New.
 type Service struct {
-	config   agent.Config
 	client   clientset.Interface
-	policies cache.SharedIndexInformer
+	policies cache.Store
 	changed  chan struct{}
+	begin    func(context.Context) (enforcer, error)
 	// Containers about to be created, and those of them that still wait.
 	arriving chan *arrival
 	waiting  []*arrival
 	// Addresses of pods whose status does not tell of them yet.
-	young map[types.NamespacedName]string
+	young map[podRef]string
 	// The pods that policies know, with their addresses, as of the last run.
-	covered map[types.NamespacedName]string
+	covered map[podRef]string
 	// Nothing while there is no policy.
-	active *enforcement
+	active enforcer
 	// Of the process before this one, until a run has looked.
 	mayHaveRules bool
 }
 
+// enforcer is an enforcement.
+type enforcer interface {
+	apply(policies []*networking.NetworkPolicy, young map[podRef]string) (map[podRef]string, error)
+	findPod(podRef) *v1.Pod
+	stop()
+}
+
+// entrance is a door.
+type entrance interface {
+	open() error
+	close() error
+}
+
 // arrival is a container of a pod with an address of its own.
 type arrival struct {
-	pod     types.NamespacedName
+	pod     podRef
 	address string
 	covered chan struct{}
 	ctx     context.Context
 }
 
-// New makes a service; the configuration is that of a cluster where policies are enforced.
-func New(config agent.Config, client clientset.Interface) *Service {
+// New makes a service; the configuration is that of a cluster where policies are enforced. proxied is closed once
+// kube-proxy has written its rules: it puts them before those that are there.
+func New(config agent.Config, client clientset.Interface, proxied <-chan struct{}) *Service {
+	s := newService(client)
+	s.begin = func(ctx context.Context) (enforcer, error) {
+		select {
+		case <-proxied:
+			return startEnforcement(ctx, config, client, s.change)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s
+}
+
+func newService(client clientset.Interface) *Service {
 	return &Service{
-		config:   config,
 		client:   client,
 		changed:  make(chan struct{}, 1),
 		arriving: make(chan *arrival),
-		young:    map[types.NamespacedName]string{},
+		young:    map[podRef]string{},
 	}
 }
 
@@ -78,19 +105,20 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(objects.WithoutManagedFields))
-	s.policies = factory.Networking().V1().NetworkPolicies().Informer()
-	if _, err := s.policies.AddEventHandler(objects.Whenever(s.change)); err != nil {
+	informer := factory.Networking().V1().NetworkPolicies().Informer()
+	if _, err := informer.AddEventHandler(objects.Whenever(s.change)); err != nil {
 		return err
 	}
 	factory.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), s.policies.HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		return ctx.Err()
 	}
+	s.policies = informer.GetStore()
 	go door.serve(ctx, s.cover)
 	return s.keepInForce(ctx, door)
 }
 
-func (s *Service) keepInForce(ctx context.Context, door *door) error {
+func (s *Service) keepInForce(ctx context.Context, door entrance) error {
 	retry := firstRetry
 	for {
 		err := s.settle(ctx, door)
@@ -136,15 +164,18 @@ func (s *Service) receive(arrival *arrival) {
 }
 
 // settle brings the node into the state that the policies ask for.
-func (s *Service) settle(ctx context.Context, door *door) error {
+func (s *Service) settle(ctx context.Context, door entrance) error {
 	policies := s.listPolicies()
 	if s.active == nil && (s.mayHaveRules || len(policies) > 0) {
-		if err := s.start(ctx); err != nil {
+		active, err := s.begin(ctx)
+		if err != nil {
 			return err
 		}
+		s.active = active
 	}
 	if s.active == nil {
 		s.letGo(func(*arrival) bool { return true })
+		clear(s.young)
 		return door.close()
 	}
 	if err := door.open(); err != nil {
@@ -161,7 +192,10 @@ func (s *Service) settle(ctx context.Context, door *door) error {
 		return err
 	}
 	s.covered, s.mayHaveRules = covered, false
-	s.letGo(func(arrival *arrival) bool { return s.active.findPod(arrival.pod) != nil })
+	s.letGo(func(arrival *arrival) bool {
+		_, isCovered := covered[arrival.pod]
+		return isCovered
+	})
 	if len(policies) == 0 {
 		s.active.stop()
 		s.active, s.covered = nil, nil
@@ -171,15 +205,9 @@ func (s *Service) settle(ctx context.Context, door *door) error {
 	return nil
 }
 
-func (s *Service) start(ctx context.Context) error {
-	active, err := startEnforcement(ctx, s.config, s.client, s.change)
-	s.active = active
-	return err
-}
-
 func (s *Service) listPolicies() []*networking.NetworkPolicy {
 	var policies []*networking.NetworkPolicy
-	for _, object := range s.policies.GetStore().List() {
+	for _, object := range s.policies.List() {
 		policies = append(policies, object.(*networking.NetworkPolicy))
 	}
 	return policies
@@ -202,22 +230,20 @@ func (s *Service) letGo(mayGo func(*arrival) bool) {
 
 // forgetGrownUp drops addresses that are in the pods' status by now, and those of pods that are gone.
 func (s *Service) forgetGrownUp() {
-	arriving := map[types.NamespacedName]bool{}
+	arriving := map[podRef]bool{}
 	for _, arrival := range s.waiting {
 		arriving[arrival.pod] = true
 	}
-	for name, address := range s.young {
-		pod := s.active.findPod(name)
-		if pod == nil && !arriving[name] || pod != nil && pod.Status.PodIP == address {
-			delete(s.young, name)
+	for ref, address := range s.young {
+		pod := s.active.findPod(ref)
+		if pod == nil && !arriving[ref] || pod != nil && pod.Status.PodIP == address {
+			delete(s.young, ref)
 		}
 	}
 }
 
 // cover returns when the policies of a pod that is about to run a container are in force.
 func (s *Service) cover(ctx context.Context, question agent.PolicyQuestion) error {
-	ctx, cancel := context.WithTimeout(ctx, longestWait)
-	defer cancel()
 	address, err := findAddress(agent.AddressesDirectory, question.SandboxID)
 	if errors.Is(err, fs.ErrNotExist) {
 		// On the node's network.
@@ -226,10 +252,14 @@ func (s *Service) cover(ctx context.Context, question agent.PolicyQuestion) erro
 	if err != nil {
 		return fmt.Errorf("find the address of %s/%s: %w", question.Namespace, question.Pod, err)
 	}
-	arrival := &arrival{
-		pod:     types.NamespacedName{Namespace: question.Namespace, Name: question.Pod},
-		address: address, covered: make(chan struct{}), ctx: ctx,
-	}
+	pod := types.NamespacedName{Namespace: question.Namespace, Name: question.Pod}
+	return s.await(ctx, podRef{pod, types.UID(question.UID)}, address)
+}
+
+func (s *Service) await(ctx context.Context, pod podRef, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, longestWait)
+	defer cancel()
+	arrival := &arrival{pod: pod, address: address, covered: make(chan struct{}), ctx: ctx}
 	select {
 	case s.arriving <- arrival:
 	case <-ctx.Done():

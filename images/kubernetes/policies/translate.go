@@ -2,6 +2,7 @@ package policies
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -17,11 +18,19 @@ import (
 )
 
 // Names are in the comments of rules, which the packet filter keeps below 256 characters.
-const longestName = 80
+const longestName = 72
+
+// podRef tells a pod from an earlier one of the same name.
+type podRef struct {
+	types.NamespacedName
+	uid types.UID
+}
 
 // translatePolicies writes policies so that the library enforces what they mean: one direction each, since the library
 // would let in what the other direction lets out; one block of addresses a rule, since a set holds an address either as
-// wanted or as excepted; and destinations for ports that are named, since it would allow their number everywhere.
+// wanted or as excepted; and destinations for ports that are named, since it would allow their number everywhere. It is
+// another policy to the library when its rules are others: sets of addresses, which are filled before the rules that need
+// them are in force, have the names of policies.
 func translatePolicies(policies []*networking.NetworkPolicy) []*networking.NetworkPolicy {
 	var translated []*networking.NetworkPolicy
 	for _, policy := range policies {
@@ -44,13 +53,23 @@ func translatePolicies(policies []*networking.NetworkPolicy) []*networking.Netwo
 			}
 			translated = append(translated, &networking.NetworkPolicy{
 				ObjectMeta: metav1.ObjectMeta{
-					Namespace: policy.Namespace, Name: ruleName(policy.Name) + "/" + string(direction),
+					Namespace: policy.Namespace,
+					Name:      fmt.Sprintf("%s/%s/%x", ruleName(policy.Name), direction, digest(spec)),
 				},
 				Spec: spec,
 			})
 		}
 	}
 	return translated
+}
+
+func digest(spec networking.NetworkPolicySpec) []byte {
+	content, err := json.Marshal(spec)
+	if err != nil {
+		panic(err) // It came as JSON.
+	}
+	sum := sha256.Sum256(content)
+	return sum[:4]
 }
 
 // egressRules looks named ports up in the pods of all namespaces where the rule has no destination.
@@ -123,7 +142,7 @@ func ipv4Block(block networking.IPBlock) *networking.IPBlock {
 
 // translatePods describes the pods that policies may be about, and the node's neighbours. Only those on the node that a
 // policy selects get the node as their host: for no other does the library need rules.
-func translatePods(policies []*networking.NetworkPolicy, pods []*v1.Pod, young map[types.NamespacedName]string,
+func translatePods(policies []*networking.NetworkPolicy, pods []*v1.Pod, young map[podRef]string,
 	neighbours []agent.Neighbour, nodeAddress string) []*v1.Pod {
 	var translated []*v1.Pod
 	for _, pod := range pods {
@@ -162,11 +181,11 @@ func describePod(namespace, name string, labels map[string]string, address strin
 
 // addressOf is empty for pods without an address of their own. What the node said of a pod that just starts is newer
 // than its status.
-func addressOf(pod *v1.Pod, young map[types.NamespacedName]string) string {
+func addressOf(pod *v1.Pod, young map[podRef]string) string {
 	if pod.Spec.HostNetwork || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
 		return ""
 	}
-	if address, isYoung := young[nameOf(pod)]; isYoung {
+	if address, isYoung := young[refOf(pod)]; isYoung {
 		return address
 	}
 	return pod.Status.PodIP
@@ -182,8 +201,8 @@ func isSelected(pod *v1.Pod, policies []*networking.NetworkPolicy) bool {
 	})
 }
 
-func nameOf(pod *v1.Pod) types.NamespacedName {
-	return types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+func refOf(pod *v1.Pod) podRef {
+	return podRef{types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, pod.UID}
 }
 
 // ruleName begins with what no name holds: the library makes one word of a namespace and a name, so that those of

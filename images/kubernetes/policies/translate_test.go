@@ -102,7 +102,10 @@ func TestOnlySelectedPodsAreOnTheNode(t *testing.T) {
 	policies := []*networking.NetworkPolicy{policyOf(networking.NetworkPolicySpec{
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
 	})}
-	young := map[types.NamespacedName]string{{Namespace: "shop", Name: "young"}: "10.244.0.9"}
+	young := map[podRef]string{
+		{types.NamespacedName{Namespace: "shop", Name: "young"}, ""}:         "10.244.0.9",
+		{types.NamespacedName{Namespace: "shop", Name: "web"}, "of another"}: "10.244.0.8",
+	}
 	neighbours := []agent.Neighbour{{Namespace: "kube-system", Name: "dns", Address: "172.30.0.4"}}
 	var got []string
 	for _, pod := range translatePods(policies, pods, young, neighbours, "172.30.0.3") {
@@ -121,6 +124,27 @@ func TestOnlySelectedPodsAreOnTheNode(t *testing.T) {
 	}
 	if len(web.Spec.Containers) != 1 {
 		t.Error("the informer's own pod was changed")
+	}
+}
+
+func TestAPolicyWithOtherRulesHasOtherSets(t *testing.T) {
+	named := func(peers ...networking.NetworkPolicyPeer) string {
+		return translatePolicies([]*networking.NetworkPolicy{policyOf(networking.NetworkPolicySpec{
+			PolicyTypes: []networking.PolicyType{networking.PolicyTypeIngress},
+			Ingress:     []networking.NetworkPolicyIngressRule{{From: peers}},
+		})})[0].Name
+	}
+	name := named(blockPeer("10.0.0.0/8"))
+	if name == named(blockPeer("10.1.0.0/16")) || name != named(blockPeer("10.0.0.0/8")) {
+		t.Errorf("got %s", name)
+	}
+	long := policyOf(networking.NetworkPolicySpec{PolicyTypes: []networking.PolicyType{networking.PolicyTypeIngress}})
+	long.Namespace, long.Name = strings.Repeat("n", 63), strings.Repeat("a", 253)
+	// The longest comment that the library writes, in the packet filter's 255 characters.
+	comment := "rule to ACCEPT traffic from source pods to specified ipBlocks selected by policy name: " +
+		translatePolicies([]*networking.NetworkPolicy{long})[0].Name + " namespace " + long.Namespace
+	if len(comment) > 255 {
+		t.Errorf("%d characters in %s", len(comment), comment)
 	}
 }
 

@@ -32,6 +32,7 @@ type PolicyQuestion struct {
 	SandboxID string `json:"sandboxId"`
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
+	UID       string `json:"uid"`
 }
 
 // PolicyAnswer comes once the pod's policies are in force, or says why they are not.

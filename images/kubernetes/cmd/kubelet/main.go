@@ -62,11 +62,12 @@ func run(ctx context.Context) error {
 	apiReady := make(chan struct{})
 	go openWhenReady(ctx, config.APIServer, apiReady)
 	clients := clients{apiReady: apiReady}
+	proxied := make(chan struct{})
 	return runComponents(ctx, map[string]func(context.Context) error{
 		"kubelet":            func(ctx context.Context) error { return runKubelet(ctx, server, clients) },
-		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config, clients) },
+		"kube-proxy":         func(ctx context.Context) error { return runProxy(ctx, config, clients, proxied) },
 		"volume provisioner": func(ctx context.Context) error { return runProvisioner(ctx, config, clients) },
-		"network policies":   func(ctx context.Context) error { return runPolicies(ctx, config, clients) },
+		"network policies":   func(ctx context.Context) error { return runPolicies(ctx, config, clients, proxied) },
 		"live mounts":        func(ctx context.Context) error { return runMounts(ctx, clients) },
 		"ports":              func(ctx context.Context) error { return runPorts(ctx, config, clients) },
 	})

@@ -9,7 +9,7 @@ import (
 
 // runPolicies enforces NetworkPolicies. It reads them as the volume provisioner's user, whose place on this node is the
 // same.
-func runPolicies(ctx context.Context, config agent.Config, clients clients) error {
+func runPolicies(ctx context.Context, config agent.Config, clients clients, proxied <-chan struct{}) error {
 	if config.NetworkPolicy == nil {
 		<-ctx.Done()
 		return ctx.Err()
@@ -18,5 +18,5 @@ func runPolicies(ctx context.Context, config agent.Config, clients clients) erro
 	if err != nil {
 		return err
 	}
-	return policies.New(config, client).Run(ctx)
+	return policies.New(config, client, proxied).Run(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	utilsysctl "k8s.io/component-helpers/node/util/sysctl"
 	proxyapp "k8s.io/kubernetes/cmd/kube-proxy/app"
+	"k8s.io/kubernetes/pkg/proxy"
 	proxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/healthcheck"
 	"k8s.io/kubernetes/pkg/proxy/iptables"
@@ -29,8 +31,9 @@ const (
 )
 
 // runProxy runs kube-proxy in iptables mode. It is put together here because upstream's own start waits for the Node
-// in steps of a second, and prepares for IPv6, of which the cluster has none.
-func runProxy(ctx context.Context, config agent.Config, clients clients) error {
+// in steps of a second, and prepares for IPv6, of which the cluster has none. It closes proxied once the first rules are
+// written.
+func runProxy(ctx context.Context, config agent.Config, clients clients, proxied chan<- struct{}) error {
 	client, err := clients.new(proxyKubeconfig)
 	if err != nil {
 		return err
@@ -63,7 +66,37 @@ func runProxy(ctx context.Context, config agent.Config, clients clients) error {
 		NodeName:        config.NodeName,
 		PrimaryIPFamily: v1.IPv4Protocol,
 		NodeIPs:         map[v1.IPFamily]net.IP{v1.IPv4Protocol: nodeIP},
-		Proxier:         proxier,
+		Proxier:         newFirstSync(proxier, func() { close(proxied) }),
 	}
 	return server.Run(ctx)
+}
+
+// firstSync tells when a proxier has written its rules for the first time: it does so, and then returns, when it is told
+// as the second of both that it knows everything.
+type firstSync struct {
+	proxy.Provider
+	awaited atomic.Int32
+	done    func()
+}
+
+func newFirstSync(proxier proxy.Provider, done func()) *firstSync {
+	first := &firstSync{Provider: proxier, done: done}
+	first.awaited.Store(2)
+	return first
+}
+
+func (f *firstSync) OnServiceSynced() {
+	f.Provider.OnServiceSynced()
+	f.countDown()
+}
+
+func (f *firstSync) OnEndpointSlicesSynced() {
+	f.Provider.OnEndpointSlicesSynced()
+	f.countDown()
+}
+
+func (f *firstSync) countDown() {
+	if f.awaited.Add(-1) == 0 {
+		f.done()
+	}
 }
