@@ -44,7 +44,14 @@ export async function removeWholly(docker: Dockerode, ref: string): Promise<void
 export async function inspectState(docker: Dockerode, ref: string): ReturnType<Runtime['inspectState']> {
   return unlessMissing(async () => {
     const { State: state } = await docker.getContainer(ref).inspect();
-    return { state: state.Status as ContainerState, exitCode: state.ExitCode, error: state.Error };
+    const startedMs = Date.parse(state.StartedAt);
+    return {
+      state: state.Status as ContainerState,
+      exitCode: state.ExitCode,
+      error: state.Error,
+      // Docker writes the year 1.
+      startedMs: startedMs > 0 ? startedMs : undefined,
+    };
   });
 }
 

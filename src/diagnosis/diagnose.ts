@@ -88,7 +88,7 @@ export function diagnose(snapshot: Snapshot): readonly Check[] {
   return [
     ...checks,
     ...declared,
-    ...checkParts(cluster.parts),
+    ...checkParts(cluster.parts, nowMs),
     ...(identity === undefined ? [] : [checkCertificates(identity, nowMs)]),
     ...(kubeconfig.wanted === undefined ? [] : [checkKubeconfig(clusterName, kubeconfig.found, kubeconfig.wanted)]),
     ...(foreseen?.networks === undefined ? [] : checkRoutes(cluster.routes, foreseen.networks)),

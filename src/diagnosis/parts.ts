@@ -5,6 +5,7 @@ import { contextName, isAside } from '../model/names.ts';
 import type { ApiAccess } from '../model/ports.ts';
 import type { ContainerState } from '../model/resources.ts';
 import { counted, oneLine, type Check } from './check.ts';
+import { PATIENCE_MS } from './explanation.ts';
 
 /** A component, or the container of a mount. */
 export type Part = {
@@ -16,6 +17,8 @@ export type Part = {
   readonly error: string;
   /** What it answers instead of what it should; undefined where it does its work. */
   readonly problem: string | undefined;
+  /** When it or the control plane was last started, of one that has such a problem. */
+  readonly startedMs: number | undefined;
   /** The last line that it said, of one that does not run. */
   readonly lastLine: string | undefined;
 };
@@ -28,7 +31,7 @@ const CLOCK_NEEDED_MS = 5 * 60_000;
 
 const UP = { fix: 'sandbar up', repair: { kind: 'up' } } as const;
 
-export function checkParts(parts: readonly Part[]): readonly Check[] {
+export function checkParts(parts: readonly Part[], nowMs: number): readonly Check[] {
   const isApiDown = parts.some(
     ({ component, state, problem }) => component === 'control-plane' && (state !== 'running' || problem !== undefined),
   );
@@ -39,7 +42,7 @@ export function checkParts(parts: readonly Part[]): readonly Check[] {
     if (part.state !== 'running') return [stopped(part)];
     // The Node object tells of the agent, and without the API nobody does: one cause, one line.
     if (part.component === 'agent' || (isApiDown && part.component !== 'control-plane')) return [];
-    return [unready(part)];
+    return [isStarting(part, nowMs) ? starting(part) : unready(part)];
   });
 }
 
@@ -89,10 +92,19 @@ function stopped({ component, containerName, state, exitCode, error, lastLine }:
   }
 }
 
+/** Nobody waits for what is started aside: a moment after `up` it is not there yet. */
+function isStarting({ component, startedMs }: Part, nowMs: number): boolean {
+  return isAside(component) && startedMs !== undefined && nowMs - startedMs < PATIENCE_MS;
+}
+
+function starting({ component }: Part): Check {
+  return { id: 'part.starting', severity: 'ok', subject: component, message: 'it has just been started' };
+}
+
 function unready({ component, problem = '' }: Part): Check {
   return {
     id: 'part.unready',
-    // Nobody waited for it: it may not be there yet.
+    // The cluster is ready without it.
     severity: isAside(component) ? 'warning' : 'error',
     subject: component,
     message: `it runs, but does not do its work: ${oneLine(problem)}`,

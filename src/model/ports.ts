@@ -3,6 +3,7 @@ import type { Readable, Writable } from 'node:stream';
 import type {
   ContainerFile,
   ContainerSpec,
+  ContainerRun,
   ContainerState,
   Fingerprint,
   KubernetesObject,
@@ -92,9 +93,7 @@ export type Runtime = {
   /** Lets it go on; one that is not frozen stays as it is. */
   unpauseContainer(ref: string): Promise<void>;
   removeContainer(ref: string): Promise<void>;
-  inspectState(
-    ref: string,
-  ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined>;
+  inspectState(ref: string): Promise<ContainerRun | undefined>;
   /** Everything that the engine says of a container, in its own words; undefined when it is not there. */
   describeContainer(ref: string): Promise<Readonly<Record<string, unknown>> | undefined>;
   /** Content of a file inside a container, running or not; undefined when it is not there. */

@@ -135,6 +135,15 @@ export type Fingerprint = Readonly<Record<string, string>>;
 
 export type ContainerState = 'created' | 'running' | 'paused' | 'restarting' | 'exited' | 'dead' | 'removing';
 
+/** How a container is doing, and how it ended where it did. */
+export type ContainerRun = {
+  readonly state: ContainerState;
+  readonly exitCode: number;
+  readonly error: string;
+  /** When it was last started; undefined where it never was. */
+  readonly startedMs: number | undefined;
+};
+
 /** What was found of a resource of this cluster. */
 export type ObservedResource = {
   readonly id: ResourceId;

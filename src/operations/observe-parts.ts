@@ -52,7 +52,18 @@ async function describePart(status: ComponentStatus, found: FoundCluster, ports:
   const ended = await withEnd({ component, containerName: name, state }, ports.runtime);
   if (isReady || state !== 'running') return ended;
   const isUnready = component === 'control-plane' && found.identity !== undefined;
-  return { ...ended, problem: (isUnready ? await askReadyz(found, ports) : undefined) ?? detail };
+  const [problem, startedMs] = await Promise.all([
+    isUnready ? askReadyz(found, ports) : undefined,
+    startOf([name, containerName(found.clusterName, 'control-plane')], ports.runtime),
+  ]);
+  return { ...ended, problem: problem ?? detail, startedMs };
+}
+
+/** When the last of them was started. */
+async function startOf(containerNames: readonly string[], runtime: Runtime): Promise<number | undefined> {
+  const runs = await Promise.all(containerNames.map((name) => runtime.inspectState(name)));
+  const starts = runs.flatMap((run) => run?.startedMs ?? []);
+  return starts.length === 0 ? undefined : Math.max(...starts);
 }
 
 async function askReadyz(
@@ -67,7 +78,7 @@ async function askReadyz(
 }
 
 async function withEnd(part: Pick<Part, 'component' | 'containerName' | 'state'>, runtime: Runtime): Promise<Part> {
-  const healthy = { ...part, exitCode: 0, error: '', problem: undefined, lastLine: undefined };
+  const healthy = { ...part, exitCode: 0, error: '', problem: undefined, startedMs: undefined, lastLine: undefined };
   if (part.state === 'running' || part.state === 'missing' || part.state === 'paused') return healthy;
   const [end, lastLine] = await Promise.all([
     runtime.inspectState(part.containerName),

@@ -202,6 +202,7 @@ export function partWith(changes: Partial<ClusterObservation['parts'][number]>):
     exitCode: 0,
     error: '',
     problem: undefined,
+    startedMs: undefined,
     lastLine: undefined,
     ...changes,
   };

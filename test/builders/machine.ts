@@ -50,6 +50,7 @@ export class Machine {
   wrapPorts: (ports: Ports) => Ports = (ports) => ports;
 
   constructor() {
+    this.runtime.now = () => this.clock.now();
     for (const ref of Object.values(IMAGE_REFS)) this.runtime.images.set(ref, {});
     this.runtime.programs.set('sandbar-agent', () => ({ stdout: '10.96.0.1\n' }));
     this.runtime.programs.set('tar', () => ({}));

@@ -136,9 +136,12 @@ export function describeRuntime(
     });
 
     it('starts, and a second start changes nothing', async () => {
+      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'created', startedMs: undefined });
       await runtime.startContainer(spec.name);
       await runtime.startContainer(spec.name);
-      expect(await runtime.inspectState(spec.name)).toMatchObject({ state: 'running', exitCode: 0 });
+      const run = await runtime.inspectState(spec.name);
+      expect(run).toMatchObject({ state: 'running', exitCode: 0 });
+      expect(Math.abs(Date.now() - (run?.startedMs ?? 0))).toBeLessThan(60_000);
       const description = await runtime.describeContainer(spec.name);
       expect(description).toMatchObject({ Name: `/${spec.name}`, State: { Status: 'running' } });
       expect(await runtime.describeContainer(`${prefix}-none`)).toBeUndefined();

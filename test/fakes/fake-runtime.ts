@@ -15,7 +15,7 @@ import type {
   Runtime,
   VolumeSummary,
 } from '../../src/model/ports.ts';
-import type { ContainerFile, ContainerSpec, ContainerState } from '../../src/model/resources.ts';
+import type { ContainerFile, ContainerRun, ContainerSpec, ContainerState } from '../../src/model/resources.ts';
 import { createTar } from '../../src/model/tar.ts';
 
 /** An image: what its process prints at the start, and the programs that can be run in it. */
@@ -44,6 +44,7 @@ export type FakeContainer = {
   readonly attachments: Map<string, string>;
   state: ContainerState;
   exitCode: number;
+  startedMs: number | undefined;
 };
 
 type FakeVolume = VolumeSummary & { readonly files: Map<string, ContainerFile> };
@@ -63,6 +64,8 @@ export class FakeRuntime implements Runtime {
   engine: EngineInfo = ENGINE;
   /** Variables of every container, `NAME=value`. */
   environment: readonly string[] = [];
+  /** What its containers' starts are dated by. */
+  now: () => number = Date.now;
   #created = 0;
 
   info(): Promise<EngineInfo> {
@@ -188,6 +191,7 @@ export class FakeRuntime implements Runtime {
       attachments: new Map(),
       state: 'created',
       exitCode: 0,
+      startedMs: undefined,
     };
     this.containers.set(spec.name, container);
     for (const file of files) this.#put(container, file);
@@ -208,6 +212,7 @@ export class FakeRuntime implements Runtime {
     const taken = ports.find(({ hostPort }) => this.foreignPorts.has(hostPort) || this.#isPublished(hostPort));
     if (taken !== undefined) throw new SandbarError('PORT_IN_USE', `port ${String(taken.hostPort)} is in use`);
     container.state = 'running';
+    container.startedMs = this.now();
     container.log.push(...(this.#image(container.spec.imageRef).output ?? []));
     this.calls.push(`start ${container.spec.name}`);
     await Promise.resolve();
@@ -252,12 +257,11 @@ export class FakeRuntime implements Runtime {
     await Promise.resolve();
   }
 
-  inspectState(
-    ref: string,
-  ): Promise<{ readonly state: ContainerState; readonly exitCode: number; readonly error: string } | undefined> {
+  inspectState(ref: string): Promise<ContainerRun | undefined> {
     const container = this.#findContainer(ref);
     if (container === undefined) return Promise.resolve(undefined);
-    return Promise.resolve({ state: container.state, exitCode: container.exitCode, error: '' });
+    const { state, exitCode, startedMs } = container;
+    return Promise.resolve({ state, exitCode, error: '', startedMs });
   }
 
   describeContainer(ref: string): Promise<Readonly<Record<string, unknown>> | undefined> {

@@ -75,6 +75,21 @@ describe('a part', () => {
     expect(check?.repair).toBeUndefined();
   });
 
+  it('that nobody waits for is told of when it has had its time', () => {
+    const metrics = (secondsAgo: number) =>
+      findings(
+        snapshotWith({
+          parts: [
+            partWith({ component: 'metrics', problem: 'HTTP 404', startedMs: NOW_MS - secondsAgo * 1000 }),
+            partWith({ problem: 'no answer', startedMs: NOW_MS - 1000 }),
+          ],
+        }),
+      );
+    const dns = 'error dns: it runs, but does not do its work: no answer';
+    expect(metrics(10)).toEqual([dns]);
+    expect(metrics(20)).toEqual(['warning metrics: it runs, but does not do its work: HTTP 404', dns]);
+  });
+
   it('that only waits for the API is not told of', () => {
     const parts = [
       partWith({ component: 'control-plane', state: 'exited' }),

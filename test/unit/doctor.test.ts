@@ -59,6 +59,18 @@ describe('doctor', () => {
     expect(shell.machine.runtime.containers.get('sandbar-dev-dns')?.state).toBe('running');
   });
 
+  it('lets metrics begin, also after a restart of the API server, before it warns of them', async () => {
+    const shell = await start();
+    const { machine } = shell;
+    machine.cluster.answers.delete('/apis/metrics.k8s.io/v1beta1');
+    expect((await examine(shell)).lines).toEqual([]);
+    await machine.clock.advance(20_000);
+    const warning = 'warning metrics: it runs, but does not do its work: /apis/metrics.k8s.io/v1beta1: HTTP 404';
+    expect((await examine(shell)).lines).toEqual([warning]);
+    await machine.runtime.restartContainer('sandbar-dev-control-plane');
+    expect((await examine(shell)).lines).toEqual([]);
+  });
+
   it('tells of a container that is gone once', async () => {
     const shell = await start();
     await shell.machine.runtime.removeContainer('sandbar-dev-dns');
