@@ -4,7 +4,7 @@ import { containerName, nodeName } from '../model/names.ts';
 import type { ApiAccess } from '../model/ports.ts';
 import type { Check } from './check.ts';
 import type { World } from './explanation.ts';
-import { checkDisk, checkInotify, checkMachine, type Machine, type MachineCheck } from './machine.ts';
+import { checkDisk, checkInotify, checkMachine, INOTIFY_FIX, type Machine, type MachineCheck } from './machine.ts';
 import { checkNode } from './node.ts';
 import { checkObjects } from './objects.ts';
 import {
@@ -34,6 +34,8 @@ export type Foreseen = {
 export type NodeObservation = {
   readonly freeDiskBytes: number | undefined;
   readonly inotifyLimits: Machine['inotifyLimits'];
+  /** Whether one more program of root's may watch files; undefined where that cannot be tried. */
+  readonly canWatchFiles: boolean | undefined;
   readonly clock: { readonly nodeMs: number; readonly hostMs: number } | undefined;
   /** Whether the cluster's DNS, and the engine's, know a name of the internet; undefined where it took too long. */
   readonly resolves: { readonly cluster: boolean | undefined; readonly engine: boolean | undefined };
@@ -125,7 +127,7 @@ function checkForeseen(
 
 /** What the node sees of the engine's machine, where that is another than this one. */
 function checkInside(node: NodeObservation, machine: Machine, clusterName: string): readonly Check[] {
-  const { freeDiskBytes, inotifyLimits, clock, resolves } = node;
+  const { freeDiskBytes, inotifyLimits, canWatchFiles, clock, resolves } = node;
   const place = `container ${containerName(clusterName, 'agent')}`;
   // The same disk is told of once.
   const isSameDisk =
@@ -138,6 +140,7 @@ function checkInside(node: NodeObservation, machine: Machine, clusterName: strin
   ].map(asCheck);
   return [
     ...insideChecks,
+    ...(canWatchFiles === false ? [watchesExhausted(inotifyLimits)] : []),
     ...(clock === undefined ? [] : [checkClock(clock.nodeMs, clock.hostMs)]),
     ...(resolves.cluster === false && resolves.engine === true
       ? [
@@ -151,6 +154,18 @@ function checkInside(node: NodeObservation, machine: Machine, clusterName: strin
         ]
       : []),
   ];
+}
+
+/** Containers of one engine share root's: some twenty a cluster, and those of pods. */
+function watchesExhausted(limits: Machine['inotifyLimits']): Check {
+  const instances = limits === undefined ? '' : ` ${String(limits.maxUserInstances)}`;
+  return {
+    id: 'machine.inotify',
+    severity: 'error',
+    subject: 'inotify instances',
+    message: `all${instances} of root are taken: what watches files in a container, of a pod too, fails or is slow`,
+    fix: `${INOTIFY_FIX} (or stop a cluster: sandbar list)`,
+  };
 }
 
 function checkMounts(mounts: readonly Mount[]): readonly Check[] {

@@ -29,6 +29,8 @@ const INOTIFY_NEEDED: InotifyLimits = { maxUserInstances: 64, maxUserWatches: 40
 /** Debian's default of 128 instances carries one cluster with some dozens of pods. */
 const INOTIFY_WISHED: InotifyLimits = { maxUserInstances: 128, maxUserWatches: 8192 };
 
+export const INOTIFY_FIX = 'sudo sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288';
+
 /** Every precondition; those that hold are `ok`. */
 export function checkMachine({ engine, freeDiskBytes, inotifyLimits }: Machine): readonly MachineCheck[] {
   return [
@@ -64,7 +66,7 @@ export function checkInotify(limits: InotifyLimits): MachineCheck {
     ...base,
     severity: isBelow(INOTIFY_NEEDED) ? 'error' : 'warning',
     message: `the inotify limits of this machine are low: ${numbers}`,
-    fix: 'sudo sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288',
+    fix: INOTIFY_FIX,
   };
 }
 

@@ -6,6 +6,7 @@ import type { ApiAccess } from '../model/ports.ts';
 import type { ContainerState } from '../model/resources.ts';
 import { counted, oneLine, type Check } from './check.ts';
 import { PATIENCE_MS } from './explanation.ts';
+import { INOTIFY_FIX } from './machine.ts';
 
 /** A component, or the container of a mount. */
 export type Part = {
@@ -56,6 +57,16 @@ function stopped({ component, containerName, state, exitCode, error, lastLine }:
       id: 'part.datastore',
       message: 'its datastore is damaged, so it cannot start',
       fix: 'sandbar reset --hard (or sandbar snapshot restore NAME)',
+    };
+  }
+  // Whatever a container may open itself, which is a lot, it shares these with all others.
+  if (/too many open files/i.test(lastLine ?? '')) {
+    return {
+      ...base,
+      ...cause,
+      id: 'part.inotify',
+      message: 'it ends because it may watch no more files',
+      fix: `${INOTIFY_FIX}, then sandbar up`,
     };
   }
   switch (state) {

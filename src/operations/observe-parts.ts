@@ -106,10 +106,12 @@ export async function observeNode(found: FoundCluster, ports: Ports): Promise<No
   const { runtime, clock } = ports;
   const hostMs = clock.now();
   const run = (...command: readonly string[]): Promise<string | undefined> => runInside(runtime, name, command);
-  const [disk, date, watches, resolves] = await Promise.all([
+  const [disk, date, watches, watching, resolves] = await Promise.all([
     run('df', '-Pk', '/var/lib/containerd'),
     run('date', '+%s%3N').then((text) => ({ text, hostMs: (hostMs + clock.now()) / 2 })),
     run('cat', '/proc/sys/fs/inotify/max_user_instances', '/proc/sys/fs/inotify/max_user_watches'),
+    // Says so where it gets no inotify instance, and looks again and again instead.
+    run('sh', '-c', 'timeout 0.1 tail -n 0 -f /etc/passwd 2>&1 || true'),
     run('getent', 'ahostsv4', OUTSIDE_NAME).then(async (engine) => {
       // A machine without the internet says so at once; only with it the cluster's DNS has something to answer.
       if (engine === undefined) return { engine: false, cluster: undefined };
@@ -121,6 +123,7 @@ export async function observeNode(found: FoundCluster, ports: Ports): Promise<No
   return {
     freeDiskBytes: disk === undefined ? undefined : parseFreeBytes(disk),
     inotifyLimits: watches === undefined ? undefined : parseInotify(watches),
+    canWatchFiles: watching === undefined ? undefined : !watching.includes('inotify cannot be used'),
     clock: nodeMs > 0 ? { nodeMs, hostMs: date.hostMs } : undefined,
     resolves,
   };

@@ -181,6 +181,7 @@ export function snapshotWith(cluster: Partial<ClusterObservation> = {}, changes:
       node: {
         freeDiskBytes: 2 ** 36,
         inotifyLimits: { maxUserInstances: 512, maxUserWatches: 524_288 },
+        canWatchFiles: true,
         clock: { nodeMs: NOW_MS, hostMs: NOW_MS },
         resolves: { cluster: true, engine: true },
       },

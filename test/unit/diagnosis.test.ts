@@ -67,6 +67,13 @@ describe('a part', () => {
     );
   });
 
+  it('that may watch no more files says how to let it', () => {
+    const parts = [partWith({ state: 'restarting', lastLine: 'create watcher: too many open files' })];
+    expect(diagnose(snapshotWith({ parts }))).toContainEqual(
+      expect.objectContaining({ id: 'part.inotify', fix: expect.stringContaining('sysctl -w fs.inotify') as string }),
+    );
+  });
+
   it('whose datastore is damaged is not started again', () => {
     const parts = [partWith({ component: 'control-plane', state: 'restarting', exitCode: 65, lastLine: 'bad page' })];
     const [check] = diagnose(snapshotWith({ parts })).filter(({ severity }) => severity === 'error');

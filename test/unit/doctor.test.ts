@@ -115,6 +115,18 @@ describe('doctor', () => {
     expect(fixes).toEqual([expect.objectContaining({ isDone: false, message: 'port 80 is in use' })]);
   });
 
+  it('tells where nobody may watch files any more', async () => {
+    const shell = await start();
+    const said = 'tail: inotify cannot be used, reverting to polling: Too many open files';
+    shell.machine.runtime.programs.set('cat', () => ({ stdout: '128\n65536\n' }));
+    shell.machine.runtime.programs.set('sh', ({ args }) => ({ stdout: args.join(' ').includes('tail') ? said : '' }));
+    expect((await examine(shell)).lines).toEqual([
+      'error inotify instances: all 128 of root are taken: what watches files in a container, of a pod too, fails or is slow',
+    ]);
+    shell.machine.runtime.programs.set('sh', () => ({}));
+    expect((await examine(shell)).lines).toEqual([]);
+  });
+
   it('tells of a kubeconfig that lost its context', async () => {
     const shell = await start();
     shell.machine.host.files.delete('/home/ada/.kube/config');
