@@ -4,7 +4,7 @@ import { observeDocker, observeRegistry } from '../engine/observe.ts';
 import { plan } from '../engine/plan.ts';
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
-import { networkName } from '../model/names.ts';
+import { LABELS, networkName } from '../model/names.ts';
 import type { Ports, Runtime } from '../model/ports.ts';
 import type { ObservedResource, Plan } from '../model/resources.ts';
 import { withClusterLock } from './access.ts';
@@ -44,17 +44,24 @@ export async function down(request: DownRequest, ports: Ports, emit: Emit): Prom
     const applied = { ports, emit, signal };
     await applyRemovals(first, applied);
     // Until nobody else holds the lock, another cluster's `up` may put the registry on the network.
-    const [last, released] = await ports.host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
-      const steps = removalOf([...(await findAttachments(ports.runtime, clusterName)), ...network]);
-      await applyRemovals(steps, applied);
-      return [steps, await releaseRegistries(ports.runtime)] as const;
+    const last = await ports.host.withLock('allocation', { onWait: () => undefined, signal }, async () => {
+      const attached = await findAttachments(ports.runtime, clusterName);
+      const detached = removalOf(attached);
+      await applyRemovals(detached, applied);
+      // Only those that were this cluster's too: without a cluster is also one that somebody else makes just now.
+      const named = docker.networks.filter(({ labels }) => labels[LABELS.cluster] === clusterName);
+      const registries = [
+        ...attached.map(({ ref }) => ref),
+        ...named.flatMap(({ labels }) => labels[LABELS.registry] ?? []),
+      ];
+      const released = await releaseRegistries(registries, ports.runtime);
+      const gone = removalOf(network);
+      await applyRemovals(gone, applied);
+      return [...idsOf([...detached, ...gone]), ...released.map((name) => `container/${name}`)];
     });
     return {
       clusterName,
-      removed: [
-        ...[...first, ...last].map((step) => step.id.slice('remove '.length)),
-        ...released.map((name) => `container/${name}`),
-      ],
+      removed: [...idsOf(first), ...last],
       kept: inside.filter((resource) => !isRemoved(resource)).map((resource) => resource.ref),
     };
   });
@@ -64,6 +71,10 @@ export async function down(request: DownRequest, ports: Ports, emit: Emit): Prom
 async function findAttachments(runtime: Runtime, clusterName: string): Promise<readonly ObservedResource[]> {
   const wanted = { registryName: undefined, networkName: networkName(clusterName) };
   return [...(await observeRegistry(runtime, wanted)).state.values()];
+}
+
+function idsOf(steps: Plan): readonly string[] {
+  return steps.map((step) => step.id.slice('remove '.length));
 }
 
 function removalOf(resources: readonly ObservedResource[]): Plan {

@@ -89,14 +89,18 @@ export async function removeRegistry(
   });
 }
 
-/** Takes away the containers of registries that serve no cluster any more; their images stay. Called in `allocation`. */
-export async function releaseRegistries(runtime: Runtime): Promise<readonly string[]> {
+/**
+ * Takes away the containers of those registries that serve no cluster any more; their images stay. Called while the
+ * caller holds the lock `allocation`.
+ */
+export async function releaseRegistries(names: readonly string[], runtime: Runtime): Promise<readonly string[]> {
   const [containers, networks] = await Promise.all([
     runtime.listContainers({ key: LABELS.registry }),
     runtime.listNetworks(),
   ]);
   const unused = containers.filter(
     (container) =>
+      names.includes(container.name) &&
       !attachmentsOf(container).some(({ networkName }) => networks.some(({ name }) => name === networkName)),
   );
   for (const { id } of unused) await runtime.removeContainer(id);

@@ -194,7 +194,9 @@ describe('the registry', () => {
 
   it('serves a second cluster too that comes up while it is made anew, and stays for it when the first one goes', async () => {
     await first.docker.getContainer(first.registryName).remove({ force: true });
-    await Promise.all([first.up(['--no-object-store']), second.up(['--no-object-store'], shared)]);
+    // As one user has them; the sandboxes of tests have locks of their own.
+    const env = { ...shared.env, XDG_STATE_HOME: join(directory, 'state') };
+    await Promise.all([first, second].map((sandbox) => sandbox.up(['--no-object-store'], { env })));
     expect(await runPod(first, 'beside', `${host}/shop/app:dev`)).toBe('two');
     expect(await runPod(second, 'app', `${host}/shop/app:dev`)).toBe('two');
     await first.must(['down', '--volumes', '--yes']);

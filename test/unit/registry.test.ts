@@ -63,9 +63,20 @@ describe('the registry', () => {
       'container/sandbar-registry',
     );
     expect(machine.runtime.containers.get('sandbar-registry')?.state).toBe('running');
+    await machine.up({ spec: wish() });
     await machine.runtime.disconnectNetwork('sandbar-two', 'sandbar-registry');
     expect((await machine.down()).removed).toContain('container/sandbar-registry');
     expect(machine.runtime.volumes.has('sandbar-registry')).toBe(true);
+  });
+
+  it('stays where another cluster goes while it is made, which has another lock where the home is another', async () => {
+    const { machine } = openMachine();
+    await machine.up({ spec: { ...two, registry: { ...wish().registry, name: 'other' } } });
+    await machine.up({ spec: wish() });
+    // As between its start and its first attachment.
+    await machine.runtime.disconnectNetwork('sandbar-two', 'other');
+    expect((await machine.down()).removed).toContain('container/sandbar-registry');
+    expect(machine.runtime.containers.get('other')?.state).toBe('running');
   });
 
   it('comes back on the networks of the other clusters when it is made anew', async () => {
