@@ -145,17 +145,19 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped while Docker is pruned
   // All of them were pruned, too, and there is no registry on this machine.
   afterEach(loadImages);
 
-  it('is back with all data after its containers, its network and its images were pruned', async () => {
+  it('is back with all data after its containers and its images were pruned', async () => {
     await sandbox.must(['stop']);
     await run('docker', 'system', 'prune', '--all', '--force');
-    expect(await run('docker', 'ps', '--all', '--quiet')).toBe('');
+    // It goes on for the sake of other clusters.
+    const left = await run('docker', 'ps', '--all', '--format', '{{.Names}}');
+    expect(left.trim()).toBe(sandbox.registryName);
     const { exitCode, stderr } = await sandbox.run(['status']);
     expect(exitCode).toBe(4);
     expect(stderr).toContain(`cluster "${sandbox.name}" is down: only its data are there`);
     expect(stderr).toContain('fix: sandbar up');
     await loadImages();
     const { steps } = await sandbox.up();
-    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create network', 'create container/agent']));
+    expect(steps.map(({ id }) => id)).toContain('create container/agent');
     expect(steps.map(({ id }) => id).filter((id) => id.includes('volume/'))).toEqual([]);
     await keeper.connect();
     await keeper.untilServed();
@@ -164,12 +166,13 @@ describe.skipIf(!isOwnMachine)('a cluster that is stopped while Docker is pruned
 
   it('is made anew after everything of it was pruned', async () => {
     await sandbox.must(['stop']);
+    await sandbox.must(['registry', 'rm', '--yes']);
     await run('docker', 'system', 'prune', '--all', '--force', '--volumes');
     expect((await run('docker', 'volume', 'ls', '--quiet')).trim()).toBe('');
     expect((await sandbox.run(['status'])).exitCode).toBe(4);
     await loadImages();
     const { steps } = await sandbox.up();
-    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create volume/datastore', 'create volume/pki']));
+    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['create network', 'create volume/datastore']));
     // The kubeconfig of the lost cluster would not do for the new one.
     expect(await sandbox.mustKubectl(['get', 'namespaces'])).toContain('sandbar-system');
     expect((await sandbox.kubectl(['get', 'deployment', 'keeper'])).exitCode).toBe(1);
