@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// The kernel does not say when a port becomes free: while a fixed one is taken, it is tried again.
+	// The kernel does not say when a port becomes free, or descriptors do: what could not be opened is tried again.
 	retryDelay = 2 * time.Second
+	// Between two agents, so that one that cannot be talked to is not asked without end.
+	meetPause = 200 * time.Millisecond
 	// An agent that restarts finds its ports open, with the connections that came meanwhile. Nobody shall wait for one
 	// that stays away.
 	agentPatience = 20 * time.Second
@@ -24,7 +26,7 @@ type opener struct {
 	reserved []uint16
 	ports    map[string]*port
 	// What the agent that is there knows, by id.
-	told map[string]ports.State
+	told map[string]ports.Opened
 }
 
 type port struct {
@@ -32,6 +34,8 @@ type port struct {
 	// Nil where it could not be opened.
 	socket socket
 	opened ports.Opened
+	// It may be possible later.
+	isRetried bool
 }
 
 func newOpener(reserved []uint16) *opener {
@@ -47,6 +51,7 @@ func (o *opener) run(path string) error {
 		}
 		o.serve(connection)
 		connection.Close()
+		time.Sleep(meetPause)
 	}
 }
 
@@ -72,14 +77,19 @@ func (o *opener) serve(connection *net.UnixConn) {
 	if ports.Greet(connection, ports.Opening) != nil {
 		return
 	}
-	o.told = map[string]ports.State{}
-	requests := make(chan []ports.Wanted)
+	o.told = map[string]ports.Opened{}
+	// What is wanted last counts. Read on meanwhile: an agent that waits for this side takes nothing over.
+	requests := make(chan []ports.Wanted, 1)
 	go func() {
 		defer close(requests)
 		for {
 			wanted, err := ports.ReceiveWanted(connection)
 			if err != nil {
 				return
+			}
+			select {
+			case <-requests:
+			default:
 			}
 			requests <- wanted
 		}
@@ -142,7 +152,10 @@ func (o *opener) open(wanted ports.Wanted) *port {
 	case err != nil:
 		opened.State, opened.Detail = ports.Failed, err.Error()
 	}
-	return &port{wanted: wanted, socket: socket, opened: opened}
+	return &port{
+		wanted: wanted, socket: socket, opened: opened,
+		isRetried: err != nil && !errors.Is(err, errNotForwarded),
+	}
 }
 
 func (p *port) close() {
@@ -151,10 +164,10 @@ func (p *port) close() {
 	}
 }
 
-// nextTry never comes while nothing is taken.
+// nextTry never comes while everything is open that can be.
 func (o *opener) nextTry() <-chan time.Time {
 	for _, p := range o.ports {
-		if p.opened.State == ports.Taken {
+		if p.isRetried {
 			return time.After(retryDelay)
 		}
 	}
@@ -163,7 +176,7 @@ func (o *opener) nextTry() <-chan time.Time {
 
 func (o *opener) tryAgain() {
 	for id, p := range o.ports {
-		if p.opened.State == ports.Taken {
+		if p.isRetried {
 			o.ports[id] = o.open(p.wanted)
 		}
 	}
@@ -172,13 +185,13 @@ func (o *opener) tryAgain() {
 // tell hands over what the agent does not know yet.
 func (o *opener) tell(connection *net.UnixConn) error {
 	for id, p := range o.ports {
-		if o.told[id] == p.opened.State {
+		if o.told[id] == p.opened {
 			continue
 		}
 		if err := p.handOver(connection); err != nil {
 			return err
 		}
-		o.told[id] = p.opened.State
+		o.told[id] = p.opened
 	}
 	return nil
 }

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sandbar.dev/lib/packets"
 	"sandbar.dev/lib/ports"
@@ -47,6 +54,35 @@ func TestAReservedPortIsLeftAlone(t *testing.T) {
 	}
 	if _, _, err := open(ports.Wanted{Protocol: ports.TCP, Port: port, IsFixed: true}, []uint16{port}); err == nil {
 		t.Error("a fixed reserved port was opened")
+	}
+}
+
+func TestAServiceThatIsRefusedALowPortGetsAHigherOne(t *testing.T) {
+	withoutLowPorts(t)
+	socket, opened, err := open(ports.Wanted{Protocol: ports.TCP, Port: 80}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if opened < 8080 {
+		t.Errorf("opened %d", opened)
+	}
+	if _, _, err := open(ports.Wanted{Protocol: ports.TCP, Port: 80, IsFixed: true}, nil); !errors.Is(err, unix.EACCES) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// withoutLowPorts takes the right to open them from the test's thread, which ends with the test.
+func withoutLowPorts(t *testing.T) {
+	runtime.LockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+	sets[0].Effective &^= 1 << unix.CAP_NET_BIND_SERVICE
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -197,6 +233,74 @@ func TestAnUnknownProtocolFailsAlone(t *testing.T) {
 	}
 	if states["stream"] != ports.Failed || states["web"] != ports.Open {
 		t.Errorf("got %v", states)
+	}
+}
+
+func TestAllThatIsWantedArrivesHoweverMuch(t *testing.T) {
+	agent := startAgent(t, startOpener(t))
+	defer agent.end()
+	// What cannot be opened takes neither ports nor descriptors.
+	wanted := make([]ports.Wanted, 5000)
+	for i := range wanted {
+		wanted[i] = ports.Wanted{ID: fmt.Sprintf("%s %d", strings.Repeat("n", 300), i), Protocol: "SCTP", Port: 9000}
+	}
+	agent.want(wanted...)
+	arrived := map[string]bool{}
+	for range wanted {
+		arrived[agent.receive().ID] = true
+	}
+	if len(arrived) != len(wanted) {
+		t.Errorf("got %d of %d", len(arrived), len(wanted))
+	}
+}
+
+func TestWhatFailedForWantOfDescriptorsIsOpenedLater(t *testing.T) {
+	agent := startAgent(t, startOpener(t))
+	defer agent.end()
+	port := freePort(t)
+	restore := leaveNoDescriptors(t)
+	agent.want(ports.Wanted{ID: "web", Protocol: ports.TCP, Port: port})
+	opened := agent.receive()
+	restore()
+	if opened.State != ports.Failed || !strings.Contains(opened.Detail, "too many open files") {
+		t.Fatalf("got %+v", opened)
+	}
+	if opened := agent.receive(); opened.State != ports.Open || opened.Port != port {
+		t.Errorf("got %+v", opened)
+	}
+}
+
+// leaveNoDescriptors has the process open nothing until the returned function is called.
+func leaveNoDescriptors(t *testing.T) (restore func()) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAnAgentThatCannotBeTalkedToIsNotAskedWithoutEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	var greetings atomic.Int32
+	listener, err := packets.Serve(path, func(connection *net.UnixConn) {
+		ports.ReceiveGreeting(connection)
+		greetings.Add(1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go newOpener(nil).run(path)
+	time.Sleep(5 * meetPause)
+	if count := greetings.Load(); count < 1 || count > 6 {
+		t.Errorf("it asked %d times", count)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,13 @@ type socket interface {
 	io.Closer
 }
 
-// open opens the first port that will do. The error is unix.EADDRINUSE where all are taken.
+var errNotForwarded = errors.New("cannot be forwarded")
+
+// open opens the first port that will do. The error is unix.EADDRINUSE where all are taken, and errNotForwarded where
+// no port will ever do.
 func open(wanted ports.Wanted, reserved []uint16) (socket, uint16, error) {
+	// Of a port that would be free.
+	var refusal error
 	for _, port := range candidates(wanted) {
 		// Those of other containers: one that is stopped just now could not start any more.
 		if wanted.Protocol == ports.TCP && slices.Contains(reserved, port) {
@@ -39,11 +45,16 @@ func open(wanted ports.Wanted, reserved []uint16) (socket, uint16, error) {
 		if err == nil {
 			return opened, port, nil
 		}
-		if !errors.Is(err, unix.EADDRINUSE) {
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+		case errors.Is(err, unix.EACCES):
+			// As an engine without privileges is refused low ports: a higher one may do.
+			refusal = cmp.Or(refusal, err)
+		default:
 			return nil, 0, err
 		}
 	}
-	return nil, 0, unix.EADDRINUSE
+	return nil, 0, cmp.Or(refusal, error(unix.EADDRINUSE))
 }
 
 // candidates are the ports that will do, in their order: the former one, the wanted one, and where that need not be,
@@ -89,7 +100,7 @@ func listen(protocol ports.Protocol, port uint16) (socket, error) {
 		}
 		return connection.(*net.UDPConn), nil
 	default:
-		return nil, fmt.Errorf("%s cannot be forwarded", protocol)
+		return nil, fmt.Errorf("%s %w", protocol, errNotForwarded)
 	}
 }
 

@@ -2,7 +2,7 @@
 import { SandbarError } from '../model/errors.ts';
 import type { Emit } from '../model/events.ts';
 import { LABELS } from '../model/names.ts';
-import type { Cluster, ContainerSummary, Ports } from '../model/ports.ts';
+import type { Cluster, ContainerSummary, Host, Ports } from '../model/ports.ts';
 import {
   HOST_PORTS_ANNOTATION,
   UNREACHABLE_FIX,
@@ -71,7 +71,7 @@ export async function addPort(
 
 export type PortsRemoved = { readonly removed: readonly PortRecord[] };
 
-/** Takes ports away, with the connections through them; returns once nobody listens there any more. */
+/** Takes ports away, with the connections through them; returns once nobody listens there any more, or says who does. */
 export async function removePorts(
   request: PortRequest & { readonly chosen: readonly Pick<PublishSpec, 'hostPort' | 'protocol'>[] | 'all' },
   dependencies: PortDependencies,
@@ -86,10 +86,11 @@ export async function removePorts(
       leaving.push(found);
     }
     for (const { object } of leaving) await cluster.remove(object);
-    const deadline = clock.now() + ANSWER_MS;
+    const deadline = clock.now() + (request.timeoutMs ?? ANSWER_MS);
     for (const { record, object } of leaving) {
       if (parseHostPorts(object)[0]?.state !== 'open') continue;
-      while (clock.now() < deadline && (await host.isListening(record.hostPort, record.protocol)) === true) {
+      while ((await host.isListening(record.hostPort, record.protocol)) === true) {
+        if (clock.now() >= deadline) throw await stillOpen(record, host);
         await clock.sleep(PAUSE_MS, request.signal);
       }
     }
@@ -129,6 +130,15 @@ async function write(cluster: Cluster, record: PortRecord, present: FoundRecord 
 async function restore(cluster: Cluster, record: PortRecord, present: FoundRecord | undefined): Promise<void> {
   if (present === undefined) await cluster.remove(portRecordObject(record));
   else await write(cluster, present.record, present);
+}
+
+async function stillOpen({ hostPort, protocol }: PortRecord, host: Host): Promise<SandbarError> {
+  const owner = protocol === 'TCP' ? await host.findPortOwner(hostPort) : undefined;
+  return new SandbarError(
+    'TIMED_OUT',
+    `port ${formatHostPort({ hostPort, protocol })} is no longer published, but ${owner ?? 'something'} still listens there`,
+    { hint: 'sandbar status shows what does not do its work, sandbar logs agent and sandbar logs ports what they say' },
+  );
 }
 
 async function waitForAnswer(

@@ -3,6 +3,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { createServer, connect, type AddressInfo, type Server } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { ClusterStatus } from '../../src/operations/status.ts';
@@ -349,10 +350,16 @@ describe('sandbar port', () => {
     const ends: readonly (readonly [string, () => Promise<unknown>])[] = [
       [
         'the ports container is killed',
-        () =>
-          container('ports')
-            .kill()
-            .then(() => container('ports').start()),
+        async () => {
+          const client = connect({ host: '127.0.0.1', port });
+          await once(client, 'connect');
+          await container('ports').kill();
+          await container('ports').start();
+          await untilAnswered(port);
+          // Over the connection from before.
+          client.write('GET / HTTP/1.0\r\n\r\n');
+          expect(await text(client)).toContain('"pod":"who-');
+        },
       ],
       [
         'the process in the agent is killed',

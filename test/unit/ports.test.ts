@@ -218,7 +218,7 @@ describe('sandbar port', () => {
       { hostPort: 8080, target: 'service/web:80', origin: 'command', state: 'open' },
     ]);
     expect((await shell.lines('status')).at(-1)).toMatch(/^port +127\.0\.0\.1:8080 → service\/web:80$/);
-    expect(await shell.lines('port', 'rm', '8080')).toEqual(['127.0.0.1:8080 is closed']);
+    expect(await shell.lines('port', 'rm', '8080')).toEqual(['127.0.0.1:8080 is no longer published']);
     expect(records()).toEqual([]);
     expect(await shell.lines('port', 'ls')).toEqual(['no ports: sandbar port add 8080 service/NAME:80 publishes one']);
   });
@@ -250,6 +250,20 @@ describe('sandbar port', () => {
   ])('refuses %j', async (args, exitCode, message) => {
     const result = await shell.run('port', 'add', ...args);
     expect([result.exitCode, result.stderr]).toEqual([exitCode, expect.stringMatching(message)]);
+    expect(records()).toEqual([]);
+  });
+
+  it('does not call a port closed that stays open', async () => {
+    await shell.lines('port', 'add', '8080', 'service/web:80');
+    const { host, cluster } = shell.machine;
+    const remove = cluster.remove.bind(cluster);
+    cluster.remove = async (object) => {
+      await remove(object);
+      host.listeners.set(8080, 'sandbar-ports (pid 77)');
+    };
+    const { exitCode, stdout, stderr } = await shell.run('port', 'rm', '8080');
+    expect([exitCode, stdout]).toEqual([5, '']);
+    expect(stderr).toMatch(/port 8080 is no longer published, but sandbar-ports \(pid 77\) still listens there/);
     expect(records()).toEqual([]);
   });
 

@@ -2,11 +2,9 @@ package ports
 
 import (
 	"context"
-	"errors"
-
+	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -16,105 +14,131 @@ import (
 
 const (
 	dialTimeout = 3 * time.Second
-	// A place that was found out lately is not asked for again with every connection.
-	placeLife = time.Second
-	// Between datagrams of one client, in either direction.
-	sessionPatience = time.Minute
-	// Each has a buffer for the longest datagram.
-	mostSessions    = 1024
-	longestDatagram = 65535
+	// A place that was found out lately is not asked for again with every connection; nor is one that was not found,
+	// though who comes back to a pod that has just become ready should not notice.
+	placeLife   = time.Second
+	failureLife = 200 * time.Millisecond
 	// After an Accept that failed, as for want of descriptors.
 	acceptPause = 50 * time.Millisecond
 )
 
-// forward carries what comes to an open port to its target, until it is stopped.
+// forward carries what comes to an open port to its target. Connections live on when the port is closed, which it is
+// while the ports container is replaced; they end with stop.
 type forward struct {
-	protocol string
+	protocol ports.Protocol
 	resolve  func(ctx context.Context) (string, error)
-	stop     context.CancelFunc
+	ctx      context.Context
+	cancel   context.CancelFunc
+	// The open port, or nil.
+	socket io.Closer
 
-	lock  sync.Mutex
-	place string
-	until time.Time
+	// Held while the target is looked for: what one connection finds out, those that wait need not.
+	lock    sync.Mutex
+	place   string
+	failure error
+	until   time.Time
 }
 
-// startForward takes the socket over.
-func startForward(protocol ports.Protocol, descriptor int, resolve func(ctx context.Context) (string, error)) (*forward, error) {
+func newForward(protocol ports.Protocol, resolve func(ctx context.Context) (string, error)) *forward {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &forward{protocol: protocol, resolve: resolve, ctx: ctx, cancel: cancel}
+}
+
+// open takes the socket over, in place of the one before.
+func (f *forward) open(descriptor int) error {
+	f.close()
 	// A copy of it becomes the listener.
 	file := os.NewFile(uintptr(descriptor), "port")
 	defer file.Close()
-	ctx, stop := context.WithCancel(context.Background())
-	f := &forward{resolve: resolve, stop: stop}
-	switch protocol {
+	switch f.protocol {
 	case ports.TCP:
 		listener, err := net.FileListener(file)
 		if err != nil {
-			stop()
-			return nil, err
+			return err
 		}
-		f.protocol = "tcp4"
-		context.AfterFunc(ctx, func() { listener.Close() })
-		go f.accept(ctx, listener)
-	default:
+		f.socket = listener
+		go f.accept(listener)
+	case ports.UDP:
 		socket, err := net.FilePacketConn(file)
 		if err != nil {
-			stop()
-			return nil, err
+			return err
 		}
-		f.protocol = "udp4"
-		context.AfterFunc(ctx, func() { socket.Close() })
-		go f.receive(ctx, socket.(*net.UDPConn))
+		f.socket = socket
+		go f.receive(socket.(*net.UDPConn))
+	default:
+		return fmt.Errorf("%s cannot be forwarded", f.protocol)
 	}
-	return f, nil
+	return nil
+}
+
+// close gives the port back: when it returns, somebody else may open it.
+func (f *forward) close() {
+	if f.socket != nil {
+		f.socket.Close()
+		f.socket = nil
+	}
+}
+
+// stop closes the port and ends all connections through it.
+func (f *forward) stop() {
+	f.close()
+	f.cancel()
 }
 
 // dial connects to where the target is now. What was known of it may have been replaced since.
-func (f *forward) dial(ctx context.Context) (net.Conn, error) {
-	f.lock.Lock()
-	place, isFresh := f.place, time.Now().Before(f.until)
-	f.lock.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+func (f *forward) dial() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
+	network := map[ports.Protocol]string{ports.TCP: "tcp4", ports.UDP: "udp4"}[f.protocol]
 	dialer := net.Dialer{}
-	if isFresh {
-		if connection, err := dialer.DialContext(ctx, f.protocol, place); err == nil {
-			return connection, nil
-		}
-	}
-	place, err := f.resolve(ctx)
+	place, isRemembered, err := f.find(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	connection, err := dialer.DialContext(ctx, f.protocol, place)
-	if err == nil {
-		f.lock.Lock()
-		f.place, f.until = place, time.Now().Add(placeLife)
-		f.lock.Unlock()
+	connection, err := dialer.DialContext(ctx, network, place)
+	if err == nil || !isRemembered {
+		return connection, err
 	}
-	return connection, err
+	if place, _, err = f.find(ctx, place); err != nil {
+		return nil, err
+	}
+	return dialer.DialContext(ctx, network, place)
 }
 
-func (f *forward) accept(ctx context.Context, listener net.Listener) {
+// find says where the target is; what is remembered does not count where it is the place that was just tried in vain.
+func (f *forward) find(ctx context.Context, tried string) (place string, isRemembered bool, err error) {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	if time.Now().Before(f.until) && (f.failure != nil || f.place != tried) {
+		return f.place, true, f.failure
+	}
+	f.place, f.failure = f.resolve(ctx)
+	life := placeLife
+	if f.failure != nil {
+		life = failureLife
+	}
+	f.until = time.Now().Add(life)
+	return f.place, false, f.failure
+}
+
+func (f *forward) accept(listener net.Listener) {
 	for {
 		client, err := listener.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				client.Close()
-			}
+		switch {
+		case err == nil:
+			go f.carry(client.(*net.TCPConn))
+		case isClosed(err):
 			return
-		}
-		if err != nil {
+		default:
 			time.Sleep(acceptPause)
-			continue
 		}
-		go f.carry(ctx, client.(*net.TCPConn))
 	}
 }
 
 // carry copies both directions; each ends by itself, so that a client may end its request and still read the answer.
-func (f *forward) carry(ctx context.Context, client *net.TCPConn) {
+func (f *forward) carry(client *net.TCPConn) {
 	defer client.Close()
-	connection, err := f.dial(ctx)
+	connection, err := f.dial()
 	if err != nil {
 		// To the client as if nobody listened, as near as can be after its connection was taken.
 		client.SetLinger(0)
@@ -123,7 +147,7 @@ func (f *forward) carry(ctx context.Context, client *net.TCPConn) {
 	server := connection.(*net.TCPConn)
 	defer server.Close()
 	closeBoth := func() { client.Close(); server.Close() }
-	defer context.AfterFunc(ctx, closeBoth)()
+	defer context.AfterFunc(f.ctx, closeBoth)()
 	var directions sync.WaitGroup
 	directions.Go(func() { copyStream(server, client, closeBoth) })
 	directions.Go(func() { copyStream(client, server, closeBoth) })
@@ -136,97 +160,4 @@ func copyStream(to, from *net.TCPConn, closeBoth func()) {
 		return
 	}
 	to.CloseWrite()
-}
-
-// receive carries datagrams; every client has a socket of its own towards the target, by which answers find back.
-func (f *forward) receive(ctx context.Context, socket *net.UDPConn) {
-	sessions := sessions{byClient: map[netip.AddrPort]net.Conn{}}
-	defer sessions.closeAll()
-	buffer := make([]byte, longestDatagram)
-	for {
-		n, client, err := socket.ReadFromUDPAddrPort(buffer)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			continue
-		}
-		server, isThere := sessions.find(client)
-		if !isThere {
-			if server, err = f.dial(ctx); err != nil {
-				continue
-			}
-			if !sessions.add(client, server) {
-				server.Close()
-				continue
-			}
-			go func() {
-				answer(socket, server, client)
-				sessions.remove(client, server)
-			}()
-		}
-		server.SetReadDeadline(time.Now().Add(sessionPatience))
-		if _, err := server.Write(buffer[:n]); err != nil {
-			// The next datagram finds out where the target is then.
-			sessions.remove(client, server)
-		}
-	}
-}
-
-// answer carries back what the target says, until it has been silent for long or refuses.
-func answer(socket *net.UDPConn, server net.Conn, client netip.AddrPort) {
-	buffer := make([]byte, longestDatagram)
-	for {
-		n, err := server.Read(buffer)
-		if err != nil {
-			return
-		}
-		server.SetReadDeadline(time.Now().Add(sessionPatience))
-		if _, err := socket.WriteToUDPAddrPort(buffer[:n], client); err != nil {
-			return
-		}
-	}
-}
-
-type sessions struct {
-	lock     sync.Mutex
-	byClient map[netip.AddrPort]net.Conn
-}
-
-func (s *sessions) find(client netip.AddrPort) (net.Conn, bool) {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	server, isThere := s.byClient[client]
-	return server, isThere
-}
-
-// add refuses when there are too many, as from somebody who sends from every port there is.
-func (s *sessions) add(client netip.AddrPort, server net.Conn) bool {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	if len(s.byClient) >= mostSessions {
-		return false
-	}
-	s.byClient[client] = server
-	return true
-}
-
-func (s *sessions) remove(client netip.AddrPort, server net.Conn) {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	server.Close()
-	if s.byClient[client] == server {
-		delete(s.byClient, client)
-	}
-}
-
-func (s *sessions) closeAll() {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	for _, server := range s.byClient {
-		server.Close()
-	}
 }

@@ -34,11 +34,11 @@ func openForward(t *testing.T, protocol ports.Protocol, resolve func() (string, 
 		address, descriptor = connection.LocalAddr().String(), copyOf(t, connection)
 		connection.Close()
 	}
-	f, err := startForward(protocol, descriptor, func(context.Context) (string, error) { return resolve() })
-	if err != nil {
+	f := newForward(protocol, func(context.Context) (string, error) { return resolve() })
+	t.Cleanup(f.stop)
+	if err := f.open(descriptor); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(f.stop)
 	return address, f
 }
 
@@ -149,45 +149,42 @@ func TestAStoppedForwardEndsItsConnectionsAndItsSocket(t *testing.T) {
 	if _, err := connection.Read(make([]byte, 1)); err == nil || errors.Is(err, unix.ETIMEDOUT) {
 		t.Errorf("got %v", err)
 	}
-	if again, err := net.Dial("tcp4", address); err == nil {
-		again.Close()
-		t.Error("it still listens")
+}
+
+func TestAClosedPortMayBeOpenedAtOnce(t *testing.T) {
+	for _, protocol := range []ports.Protocol{ports.TCP, ports.UDP} {
+		address, f := openForward(t, protocol, func() (string, error) { return "", errNoEndpoint })
+		f.close()
+		if protocol == ports.TCP {
+			again, err := net.Listen("tcp4", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again.Close()
+		} else {
+			again, err := net.ListenPacket("udp4", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again.Close()
+		}
 	}
 }
 
-func TestDatagramsOfEachClientAreAnsweredToIt(t *testing.T) {
-	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func TestATargetThatWasNotFoundIsNotLookedForAtOnce(t *testing.T) {
+	asked := 0
+	_, f := openForward(t, ports.TCP, func() (string, error) { asked++; return "", errNoEndpoint })
+	for range 5 {
+		if _, err := f.dial(); !errors.Is(err, errNoEndpoint) {
+			t.Errorf("got %v", err)
+		}
 	}
-	defer server.Close()
-	go func() {
-		buffer := make([]byte, 100)
-		for {
-			n, from, err := server.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			server.WriteTo(append([]byte("got "), buffer[:n]...), from)
-		}
-	}()
-	address, _ := openForward(t, ports.UDP, func() (string, error) { return server.LocalAddr().String(), nil })
-	var clients []net.Conn
-	for _, name := range []string{"one", "two"} {
-		client, err := net.Dial("udp4", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		client.SetDeadline(time.Now().Add(10 * time.Second))
-		io.WriteString(client, name)
-		clients = append(clients, client)
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
 	}
-	for i, want := range []string{"got one", "got two"} {
-		buffer := make([]byte, 100)
-		n, err := clients[i].Read(buffer)
-		if got := string(buffer[:n]); got != want {
-			t.Errorf("got %q, %v", got, err)
-		}
+	time.Sleep(failureLife)
+	f.dial()
+	if asked != 2 {
+		t.Errorf("asked %d times after a moment", asked)
 	}
 }

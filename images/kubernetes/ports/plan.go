@@ -120,7 +120,7 @@ func planRecords(records []*v1.ConfigMap) []wish {
 		}
 		// With its target in the id, one that leads elsewhere is another: its connections end.
 		w.wanted = ports.Wanted{
-			ID:       fmt.Sprintf("%s %s %s/%s:%s", record.Name, t.kind, t.namespace, t.name, t.port.String()),
+			ID:       fmt.Sprintf("%s %s %s/%s:%s/%s", record.Name, t.kind, t.namespace, t.name, t.port.String(), protocol),
 			Protocol: ports.Protocol(protocol),
 			Port:     uint16(port),
 			IsFixed:  true,

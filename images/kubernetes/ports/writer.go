@@ -51,10 +51,7 @@ func (w *writer) set(standings map[owner]standing) {
 	w.lock.Lock()
 	w.standings = standings
 	w.lock.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
+	wake(w.changed)
 }
 
 func (w *writer) run(ctx context.Context) {

@@ -52,7 +52,7 @@ const (
 	Open State = "open"
 	// Taken: something else has the port; a fixed one is tried again from time to time.
 	Taken State = "taken"
-	// Failed: the port cannot be opened; the detail says why.
+	// Failed: the port cannot be opened; the detail says why. It is tried again where that may help.
 	Failed State = "failed"
 )
 
@@ -66,17 +66,43 @@ type Opened struct {
 	Descriptor int `json:"-"`
 }
 
-// SendWanted tells the ports container all that is wanted, in place of what was wanted before.
+// mostInPacket keeps a packet, with the longest names that there are, well below what the kernel lets through.
+const mostInPacket = 200
+
+// wantedPart is a packet of the agent's message.
+type wantedPart struct {
+	Wanted []Wanted `json:"wanted"`
+	// The message goes on in the next packet.
+	HasMore bool `json:"hasMore,omitempty"`
+}
+
+// SendWanted tells the ports container all that is wanted, in place of what was wanted before. After an error the
+// connection is of no use any more.
 func SendWanted(connection *net.UnixConn, wanted []Wanted) error {
-	return send(connection, wanted, -1)
+	for len(wanted) > mostInPacket {
+		if err := send(connection, wantedPart{Wanted: wanted[:mostInPacket], HasMore: true}, -1); err != nil {
+			return err
+		}
+		wanted = wanted[mostInPacket:]
+	}
+	return send(connection, wantedPart{Wanted: wanted}, -1)
 }
 
 // ReceiveWanted reads the agent's next message.
 func ReceiveWanted(connection *net.UnixConn) ([]Wanted, error) {
 	var wanted []Wanted
-	descriptor, err := receive(connection, &wanted)
-	packets.Close(descriptor)
-	return wanted, err
+	for {
+		var part wantedPart
+		descriptor, err := receive(connection, &part)
+		packets.Close(descriptor)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(wanted, part.Wanted...)
+		if !part.HasMore {
+			return wanted, nil
+		}
+	}
 }
 
 // SendOpened writes what became of a port, with its socket where it is open.

@@ -100,7 +100,7 @@ function formatAdded({ record, change }: PortAdded): string {
 
 function formatRemoved(removed: readonly PortRecord[]): string {
   if (removed.length === 0) return 'no port is published: nothing was changed';
-  const lines = removed.map((record) => `127.0.0.1:${formatHostPort(record)} is closed`);
+  const lines = removed.map((record) => `127.0.0.1:${formatHostPort(record)} is no longer published`);
   const isDeclared = removed.some(({ origin }) => origin === 'file');
   return [...lines, ...(isDeclared ? ['  what sandbar.yaml publishes comes back with the next up'] : [])].join('\n');
 }

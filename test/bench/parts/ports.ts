@@ -19,7 +19,7 @@ export async function measurePorts(subject: Subject, measurements: Measurements)
   await subject.sandbar('port', 'rm', String(added));
 
   const balanced = await findFreePort();
-  const objects = JSON.stringify(await balancer(subject, balanced));
+  const objects = (await balancer(subject, balanced)).map((object) => JSON.stringify(object)).join('\n---\n');
   const appliedAt = performance.now();
   const applied = subject.kubectl(['apply', '-f', '-'], objects);
   await untilAnswered(subject, balanced);
@@ -35,29 +35,28 @@ async function untilAnswered(subject: Subject, port: number): Promise<void> {
   });
 }
 
-/** A Service without a selector in front of the API server. */
-async function balancer(subject: Subject, port: number): Promise<object> {
+/**
+ * A Service without a selector in front of the API server. No List of both: to check one, kubectl has the API server put
+ * together a description of everything, once in its life, which takes seconds while the machine is busy.
+ */
+async function balancer(subject: Subject, port: number): Promise<readonly object[]> {
   const { stdout } = await subject.kubectl(['get', 'endpointslices', 'kubernetes', '-o', 'json']);
   const { addressType, endpoints, ports } = JSON.parse(stdout) as Readonly<Record<string, unknown>>;
   const [{ name }] = ports as [{ readonly name: string }];
-  return {
-    apiVersion: 'v1',
-    kind: 'List',
-    items: [
-      {
-        apiVersion: 'v1',
-        kind: 'Service',
-        metadata: { name: NAME },
-        spec: { type: 'LoadBalancer', ports: [{ name, port }] },
-      },
-      {
-        apiVersion: 'discovery.k8s.io/v1',
-        kind: 'EndpointSlice',
-        metadata: { name: NAME, labels: { 'kubernetes.io/service-name': NAME } },
-        addressType,
-        endpoints,
-        ports,
-      },
-    ],
-  };
+  return [
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: NAME },
+      spec: { type: 'LoadBalancer', ports: [{ name, port }] },
+    },
+    {
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { name: NAME, labels: { 'kubernetes.io/service-name': NAME } },
+      addressType,
+      endpoints,
+      ports,
+    },
+  ];
 }
