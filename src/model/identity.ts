@@ -98,7 +98,9 @@ export type KeptIdentity = Partial<
 export function keptFor(identity: Identity, request: IdentityRequest): KeptIdentity {
   const { ca, frontProxyCa, serviceAccount, objectStore, encryptionKey, certificates } = identity;
   const { rootCertificate } = identity.request;
-  const hasCertificates = isIdentityFor(identity, { ...request, rootCertificate });
+  // One that was made before there were roots names none, and is made anew with all that keeps it.
+  const hasCertificates =
+    'rootCertificate' in identity.request && isIdentityFor(identity, { ...request, rootCertificate });
   return { ca, frontProxyCa, serviceAccount, objectStore, encryptionKey, ...(hasCertificates ? { certificates } : {}) };
 }
 

@@ -113,6 +113,14 @@ describe('certificates near their end', () => {
     expect(await machine.planned()).toBe('');
   });
 
+  it('are made anew with an identity that was made before there were roots', async () => {
+    const before = await read();
+    const request = Object.fromEntries(Object.entries(before.request).filter(([key]) => key !== 'rootCertificate'));
+    await put({ ...before, request } as unknown as Identity);
+    await machine.up();
+    expect(await machine.planned()).toBe('');
+  });
+
   it('need no root of the user where there is no ingress, and get one with it', async () => {
     machine = new Machine();
     machine.mint = mintIdentity;
