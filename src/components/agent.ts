@@ -59,7 +59,7 @@ export function agent(context: ComponentContext): readonly (VolumeResource | Con
     probes: [
       // The kubelet itself: what the node said last stays for a while when its kubelet has gone.
       { kind: 'api', path: `${node}/proxy/healthz`, timeoutMs: 90_000 },
-      { kind: 'api', path: node, condition: 'Ready', timeoutMs: 90_000 },
+      { kind: 'node', path: node, containerName: containerName(spec.name, 'agent'), timeoutMs: 90_000 },
     ],
   };
   return [...volumes, mounts, ports, container];

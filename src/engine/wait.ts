@@ -71,10 +71,11 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
       return probe.acceptedStatuses.includes(status) ? undefined : `${probe.url}: ${describeStatus(status)}`;
     }
     case 'api': {
-      const { status, body } = await ports.cluster.get(probe.path, { timeoutMs: 2_000 });
-      if (status !== 200) return `${probe.path}: ${describeStatus(status)}`;
-      return probe.condition === undefined ? undefined : conditionProblem(body, probe.condition);
+      const { status } = await ports.cluster.get(probe.path, { timeoutMs: 2_000 });
+      return status === 200 ? undefined : `${probe.path}: ${describeStatus(status)}`;
     }
+    case 'node':
+      return askNode(probe, ports);
     case 'admission':
       return askAdmission(probe, ports.cluster);
     case 'exec': {
@@ -90,6 +91,36 @@ export async function ask(probe: Probe, ports: WaitPorts, signal: AbortSignal): 
       }
     }
   }
+}
+
+async function askNode(
+  { path, containerName }: Extract<Probe, { readonly kind: 'node' }>,
+  { cluster, runtime, clock }: WaitPorts,
+): Promise<string | undefined> {
+  const { status, body } = await cluster.get(path, { timeoutMs: 2_000 });
+  if (status !== 200) return `${path}: ${describeStatus(status)}`;
+  const ready = readyConditionIn(body);
+  if (ready?.status !== 'True') return `not Ready: ${ready?.message ?? 'not reported yet'}`;
+  const startedMs = (await runtime.inspectState(containerName))?.startedMs;
+  return isSaidBefore(startedMs, ready, clock.now()) ? 'not Ready: not reported since its start' : undefined;
+}
+
+type ReadyCondition = {
+  readonly status: string;
+  readonly message?: string;
+  /** RFC 3339, in whole seconds. */
+  readonly lastHeartbeatTime?: string;
+};
+
+function readyConditionIn(node: string): ReadyCondition | undefined {
+  type Node = { readonly status?: { readonly conditions?: readonly (ReadyCondition & { readonly type: string })[] } };
+  return (JSON.parse(node) as Node).status?.conditions?.find(({ type }) => type === 'Ready');
+}
+
+/** A start in what is now the future tells nothing: the clock was set back meanwhile. */
+function isSaidBefore(startedMs: number | undefined, { lastHeartbeatTime }: ReadyCondition, nowMs: number): boolean {
+  if (startedMs === undefined || lastHeartbeatTime === undefined || startedMs > nowMs) return false;
+  return Date.parse(lastHeartbeatTime) < Math.floor(startedMs / 1000) * 1000;
 }
 
 async function askAdmission(
@@ -116,19 +147,14 @@ function questionOf(probe: Probe): string {
     case 'http':
       return probe.url;
     case 'api':
-      return probe.condition === undefined ? probe.path : `${probe.path} ${probe.condition}`;
+      return probe.path;
+    case 'node':
+      return `${probe.path} Ready`;
     case 'exec':
       return probe.command.join(' ');
     case 'admission':
       return `new pods with ${probe.volumeNames.join(', ')}`;
   }
-}
-
-function conditionProblem(body: string, condition: string): string | undefined {
-  type Status = { status?: { conditions?: { type: string; status: string; message?: string }[] } };
-  const conditions = (JSON.parse(body) as Status).status?.conditions ?? [];
-  const found = conditions.find((entry) => entry.type === condition);
-  return found?.status === 'True' ? undefined : `not ${condition}: ${found?.message ?? 'not reported yet'}`;
 }
 
 function describeStatus(status: number): string {

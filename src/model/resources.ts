@@ -75,8 +75,10 @@ export type Probe = { readonly timeoutMs: number } & (
   | { readonly kind: 'http'; readonly url: string; readonly acceptedStatuses: readonly number[] }
   /** A command that waits by itself and ends with 0 when it is so. */
   | { readonly kind: 'exec'; readonly containerName: string; readonly command: readonly string[] }
-  /** An API path answers 200; with `condition`, the object there has that status condition true. */
-  | { readonly kind: 'api'; readonly path: string; readonly condition?: string }
+  /** An API path answers 200. */
+  | { readonly kind: 'api'; readonly path: string }
+  /** A Node is Ready, as the container of its kubelet has said since it was started. */
+  | { readonly kind: 'node'; readonly path: string; readonly containerName: string }
   /** Admission gives a pod that is created now these volumes. */
   | { readonly kind: 'admission'; readonly pod: KubernetesObject; readonly volumeNames: readonly string[] }
 );

@@ -18,7 +18,7 @@ export function probesFor(
     case 'agent':
       return [
         { kind: 'api', path: `${node}/proxy/healthz`, timeoutMs },
-        { kind: 'api', path: node, condition: 'Ready', timeoutMs },
+        { kind: 'node', path: node, containerName: containerName(clusterName, 'agent'), timeoutMs },
       ];
     case 'dns': {
       const command = ['sandbar-agent', 'resolve', 'kubernetes.default.svc.cluster.local', '--timeout', '2s'];

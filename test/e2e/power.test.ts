@@ -197,7 +197,10 @@ describe.skipIf(isDockerMissing)('a cluster of another Sandbar', () => {
     ]);
     const notice = `from Kubernetes v1.35.4 to ${COMPONENT_VERSIONS.kubernetes}; its data are kept`;
     expect(dry.stderr).toContain(notice);
-    const { events } = await sandbox.up();
+    const refused = await sandbox.run(['up']);
+    expect(refused.exitCode).toBe(2);
+    expect(refused.stderr).toContain("add --yes to agree, or set it to '1.36', or stay");
+    const { events } = await sandbox.up(['--yes']);
     expect(events).toContainEqual(expect.objectContaining({ text: expect.stringContaining(notice) as string }));
     expect((await sandbox.inspect('dns')).Config.Image).not.toContain('older');
     await expectData(sandbox, 'first\n', ['/data/kept']);
@@ -235,8 +238,9 @@ describe.skipIf(isDockerMissing)('a cluster whose certificates end', () => {
     ['a day ago, with their authority', -1, true],
   ])('%s has them renewed, and keeps its data', async (_, days, hasNewAuthority) => {
     const before = await readIdentity(sandbox);
-    const { serviceAccount, objectStore } = before;
-    const ending = await mintEndingIn(days, before, hasNewAuthority ? { serviceAccount, objectStore } : before);
+    const { ca, frontProxyCa, serviceAccount, objectStore } = before;
+    const kept = { serviceAccount, objectStore };
+    const ending = await mintEndingIn(days, before, hasNewAuthority ? kept : { ...kept, ca, frontProxyCa });
     await sandbox.must(['stop']);
     await giveIdentity(sandbox, before, ending);
     for (const component of COMPONENTS) {

@@ -167,6 +167,33 @@ describe('power', () => {
     expect(states()).toEqual(all('running'));
   });
 
+  it('does not take what the node said before its restart for a sign of life', async () => {
+    const path = '/api/v1/nodes/sandbar-dev';
+    const say = (status: string, atMs: number): void => {
+      const lastHeartbeatTime = new Date(Math.floor(atMs / 1000) * 1000).toISOString();
+      const conditions = [{ type: 'Ready', status, lastHeartbeatTime }];
+      machine.cluster.answers.set(path, { status: 200, body: JSON.stringify({ status: { conditions } }) });
+    };
+    const { clock } = machine;
+    await clock.advance(60_000);
+    const beforeMs = clock.now() - 10_000;
+    say('True', beforeMs);
+    const restartedMs = clock.now();
+    const get = machine.cluster.get.bind(machine.cluster);
+    machine.cluster.get = (asked) => {
+      if (asked === path && clock.now() > restartedMs + 400) say('True', clock.now());
+      return get(asked);
+    };
+    await shell.lines('restart', 'agent');
+    expect(clock.now()).toBeGreaterThan(restartedMs + 400);
+
+    // Its clock was set back: until it has caught up, every sign of life is older than the start.
+    machine.cluster.get = get;
+    machine.runtime.containers.get('sandbar-dev-agent')!.startedMs = clock.now() + 3_600_000;
+    say('True', clock.now());
+    expect((await shell.run('status')).stdout).toContain('✔ agent');
+  });
+
   /** A container that served for a moment, and is left over. */
   const leaveOver = async (name: string, labels: Labels = {}): Promise<FakeContainer> => {
     const { spec } = machine.runtime.containers.get('sandbar-dev-dns')!;
