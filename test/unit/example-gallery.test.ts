@@ -38,7 +38,8 @@ const pictures = (await load('web/src/pictures.js')) as Pictures;
 const { fillIn } = (await load('web/src/page.js')) as {
   readonly fillIn: (template: string, values: Readonly<Record<string, string>>) => string;
 };
-const { collectNames } = (await load('web/src/live-reload.js')) as {
+const { collectNames, versionOf } = (await load('web/src/live-reload.js')) as {
+  readonly versionOf: (directory: string) => string;
   readonly collectNames: (
     callback: (names: readonly string[]) => void,
   ) => (event: 'change' | 'rename', name: string | null) => void;
@@ -194,6 +195,20 @@ describe('edits of the front end', () => {
     note('change', 'index.html');
     vi.advanceTimersByTime(20);
     expect(told).toEqual([['style.css', 'app.js'], ['index.html']]);
+  });
+
+  it('make another version, which a page asks for once it listens, so that none is missed before', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'gallery-test-'));
+    try {
+      await writeFile(join(directory, 'app.js'), 'one');
+      const before = versionOf(directory);
+      await writeFile(join(directory, 'app.js~'), 'two');
+      expect(versionOf(directory)).toBe(before);
+      await rename(join(directory, 'app.js~'), join(directory, 'app.js'));
+      expect(versionOf(directory)).not.toBe(before);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   });
 });
 

@@ -9,13 +9,17 @@ const HEARTBEAT_MS = 25_000;
 // An editor's save is several events; a page that loads between them would see half of it.
 const QUIET_MS = 10;
 const RETRY_MS = 100;
+/** Files of ours, without those that editors make for themselves. */
+const SOURCE = /^[a-z0-9-]+\.(css|html|js|svg)$/;
 const RETRY_LATER_MS = 5_000;
 
 /** @param {{ isEnabled: boolean, captionsUrl: string }} options */
 export function watchSource({ isEnabled, captionsUrl }) {
   const pages = new Set();
   const tell = (event, content) => pages.forEach((page) => page.write(formatEvent(event, content)));
-  const version = isEnabled ? versionOf(import.meta.dirname) : '';
+  const started = isEnabled ? versionOf(import.meta.dirname) : '';
+  // With the page's own files as they are now: an edit while a page is loading comes before it can be told.
+  const version = () => (isEnabled ? `${started}-${versionOf(PUBLIC_DIR)}` : '');
   if (isEnabled) {
     watch(
       PUBLIC_DIR,
@@ -28,12 +32,12 @@ export function watchSource({ isEnabled, captionsUrl }) {
   }
 
   return {
-    /** Says which source this server was started from; the same in all pods that have the same. Empty when not enabled. */
+    /** Says which source a page is made from now; the same in all pods that have the same. Empty when not enabled. */
     version,
     subscribe(response) {
       if (!isEnabled) return response.writeHead(404).end();
       response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-      response.write(`retry: 50\n\n${formatEvent('server', version)}`);
+      response.write(`retry: 50\n\n${formatEvent('server', version())}`);
       pages.add(response);
       response.once('close', () => pages.delete(response));
     },
@@ -47,23 +51,34 @@ function formatEvent(event, content) {
   return `event: ${event}\ndata: ${JSON.stringify(content)}\n\n`;
 }
 
-function versionOf(directory) {
+/** Another where a file of ours in the folder is another. */
+export function versionOf(directory) {
   const hash = createHash('sha256');
   for (const name of readdirSync(directory).sort()) {
-    if (name.endsWith('.js')) hash.update(name).update(readFileSync(join(directory, name)));
+    if (SOURCE.test(name)) hash.update(name).update(readIfThere(join(directory, name)));
   }
   return hash.digest('base64url').slice(0, 12);
 }
 
+/** Some editors remove a file before they write it anew. */
+function readIfThere(path) {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if (error.code === 'ENOENT') return '';
+    throw error;
+  }
+}
+
 /**
- * Calls once with the names of all files of a burst of events, without those that editors make for themselves.
+ * Calls once with the names of all files of a burst of events.
  * @param {(names: readonly string[]) => void} callback
  */
 export function collectNames(callback) {
   const names = new Set();
   let timer;
   return (event, name) => {
-    if (!/^[a-z0-9-]+\.(css|html|js|svg)$/.test(name ?? '')) return;
+    if (!SOURCE.test(name ?? '')) return;
     names.add(name);
     clearTimeout(timer);
     timer = setTimeout(() => {

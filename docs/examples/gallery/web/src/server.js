@@ -30,7 +30,7 @@ let uploads = 0;
 let isReady = false;
 
 const routes = {
-  'GET /': (request, response) => sendPage(response, { version: source.version }),
+  'GET /': (request, response) => sendPage(response, { version: source.version() }),
   'GET /healthz': (request, response) => sendJson(response, 200, { ok: true }),
   'GET /readyz': (request, response) => sendJson(response, isReady ? 200 : 503, { ok: isReady }),
   'GET /events': (request, response) => source.subscribe(response),
