@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a go.mod in the folder $1 by which Traefik is built with kubernetesPriority in its Ingress provider, with
-# waitForDefinitions in the one of the Gateway API, and with certificates of our own for names below localhost. The
-# module is taken as its checksum has it; this fails when upstream's source no longer has the places.
+# waitForDefinitions in the one of the Gateway API, with certificates of our own for names below localhost, and without
+# the clients of some 180 DNS providers, which only a certificate from the internet could be proven with. The module is
+# taken as its checksum has it; this fails when upstream's source no longer has the places.
 set -eu
 work=$1
 module=github.com/traefik/traefik/v3
@@ -43,6 +44,15 @@ once "$manager" 'import ('
 sed -e "s|$place|return localhost.CertificateFor(clientHello.ServerName, store.GetDefaultCertificate())|" \
     -e 's|^import ($|import (\n\t"sandbar.dev/ingress/localhost"|' "$manager" > "$work/tlsmanager.go"
 mv "$work/tlsmanager.go" "$manager"
+
+# A third of all packages, and of the time to build, for what names below localhost cannot have.
+acme=$work/traefik/pkg/provider/acme/provider.go
+import='"github.com/go-acme/lego/v4/providers/dns"'
+place='provider, err = dns.NewDNSChallengeProviderByName(p.DNSChallenge.Provider)'
+once "$acme" "$import"
+once "$acme" "$place"
+sed -e "\\|$import|d" -e "s|$place|err = errors.New(\"this build has no DNS providers\")|" "$acme" > "$work/acme.go"
+mv "$work/acme.go" "$acme"
 
 cp go.mod "$work/go.mod"
 cp go.sum "$work/go.sum"
